@@ -2,13 +2,13 @@
 
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import StrEnum
-from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import numpy as np
 
+from lossguard.vocabulary.protocol import decode_number, encode_number
 from monitor.detection.rows import Floats, Ints
 
 Part = TypeVar("Part")
@@ -40,40 +40,49 @@ def load_fields(
         setattr(owner, name, values.tolist() if name in lists else values)
 
 
-def dump_columns(record: Any) -> dict[str, Any]:
-    """A dataclass with columns as JSON: arrays of floats are packed, those of whole numbers are lists."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    for field in fields(record):
-        if field.type == Floats:
-            values[field.name] = pack(values[field.name])
-        elif field.type == Ints:
-            values[field.name] = values[field.name].tolist()
-    return values
+def dump(record: Any) -> dict[str, Any]:
+    """A dataclass as JSON, field by field, and so the records in it, unless they have a `to_dict` of their own."""
+    return {field.name: _dumped(getattr(record, field.name)) for field in fields(record)}
 
 
-def load_columns(kind: Callable[..., Part], state: Mapping[str, Any]) -> Part:
-    """The inverse of `dump_columns`. Raises KeyError, TypeError or ValueError for what is no such record."""
-    arrays: Any = {Floats: unpack, Ints: partial(np.array, dtype=np.int64)}
-    values = {field.name: arrays.get(field.type, _as_it_is)(state[field.name]) for field in fields(cast(Any, kind))}
-    return kind(**values)
+def _dumped(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return pack(value) if value.dtype == np.float64 else value.tolist()
+    if isinstance(value, list | tuple):
+        return [_dumped(each) for each in value]
+    if is_dataclass(value):
+        return value.to_dict() if hasattr(value, "to_dict") else dump(value)
+    return encode_number(value) if isinstance(value, float) else value
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+def load(kind: Callable[..., Part], state: Mapping[str, Any], **others: Any) -> Part:
+    """The inverse of `dump`; `others`: fields that are not part of the state. It leaves out what is no field.
+
+    A field that the state lacks has its default. Raises TypeError or ValueError for what is no such record.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{state!r:.80} is no mapping")
+    known = {field.name: field.type for field in fields(cast(Any, kind)) if field.name in state}
+    return kind(**{name: _loaded(of, state[name]) for name, of in known.items()} | others)
 
 
-def known_fields(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `state` that are fields of the dataclass `kind`; a word of a vocabulary as a member of it."""
-    known = {field.name: field.type for field in fields(kind) if field.name in state}
-    return {
-        name: of(state[name]) if isinstance(of, type) and issubclass(of, StrEnum) else state[name]
-        for name, of in known.items()
-    }
-
-
-def from_fields(kind: Callable[..., Part], state: Mapping[str, Any]) -> Part:
-    """The inverse of `asdict`; fields that this release does not know are left out."""
-    return kind(**known_fields(cast(type, kind), state))
+def _loaded(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if kind in (Floats, Ints):
+        return unpack(value) if kind == Floats else np.array(value, dtype=np.int64)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is list:
+        return [_loaded(inner[0], each) for each in value]
+    if origin is tuple:
+        return tuple(_loaded(of, each) for of, each in zip(inner, value, strict=True))
+    if inner:  # X | None
+        return _loaded(inner[0], value)
+    if is_dataclass(kind):
+        return kind.from_dict(value) if hasattr(kind, "from_dict") else load(cast(Any, kind), value)
+    if kind is float and isinstance(value, str):
+        return decode_number(value)
+    return kind(value) if isinstance(kind, type) and issubclass(kind, StrEnum) else value
 
 
 def restore(build: Callable[[Any], Part], state: Any) -> Part | None:

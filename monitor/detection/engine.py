@@ -9,7 +9,6 @@ interventions through to their verification. Nothing here reads a clock or does 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from heapq import merge
 from operator import itemgetter
 from typing import Any
@@ -18,7 +17,7 @@ from lossguard.vocabulary.protocol import DATA_NOT_REPEATED, SKIPPED_SAMPLE_RETU
 from lossguard.vocabulary.source_facts import SourceFacts, says_source
 from lossguard.vocabulary.states import SegmentReason
 from monitor.detection.effects import Effect, Incident
-from monitor.detection.encoding import restore
+from monitor.detection.encoding import dump, load, restore
 from monitor.detection.incidents.held_out import HELD_OUT_LOSS, HeldOutIncidents
 from monitor.detection.incidents.incident_tracker import IncidentTracker
 from monitor.detection.incidents.replay_mismatch import OtherSamples, describe_match
@@ -254,14 +253,14 @@ class DetectionEngine(IncidentResponse):
         state = {"version": VERSION, "detectors": self.detectors.state_dict(), "last_step": self.last_step}
         response = {
             "incidents": self.incidents.to_dict(),
-            "interventions": self.interventions.to_dict(),
-            "batches": asdict(self.batches),
+            "interventions": dump(self.interventions),
+            "batches": dump(self.batches),
             "restorable": [each.step for each in self.restorable],
             "restorable_tiers": by_tier(self.restorable),
             "step_times": self.step_times.to_dict(),
             "data_repeats": self.data_repeats,
         }
-        others = {"recomputed": self.recomputed.to_dict(), "throughput": self.throughput.to_dict()}
+        others = {"recomputed": dump(self.recomputed), "throughput": dump(self.throughput)}
         held_out = {"held_out": self.held_out.to_dict()} if self.held_out != HeldOutIncidents() else {}
         return state | response | others | held_out
 
@@ -275,16 +274,15 @@ class DetectionEngine(IncidentResponse):
             raise ValueError(f"it is of version {state.get('version')}, and this release reads version {VERSION}")
         new = self.detectors.load_state_dict(state.get("detectors") or {"version": VERSION})
         self.source = self.detectors.source.facts
-        self.incidents = IncidentTracker.from_dict(state.get("incidents") or {}, self.settings)
-        self.incidents.source = self.source
-        self.interventions = InterventionTracker.from_dict(state.get("interventions") or {})
-        self.batches = restore(BatchIndex.from_dict, state.get("batches")) or BatchIndex()
+        self.incidents = load(IncidentTracker, state.get("incidents") or {}, settings=self.settings, source=self.source)
+        self.interventions = load(InterventionTracker, state.get("interventions") or {})
+        self.batches = load(BatchIndex, state.get("batches") or {})
         self.data_repeats = state.get("data_repeats") is not False
         self.step_times = restore(StepTimes.from_dict, state.get("step_times")) or StepTimes()
         steps, tiers = state.get("restorable") or [], state.get("restorable_tiers")
         self.restorable = restore(lambda each: restorable_steps(steps, each), tiers) or restorable_steps(steps)
-        self.recomputed = restore(RecomputedSteps.from_dict, state.get("recomputed")) or RecomputedSteps()
-        self.throughput = ThroughputIncidents.from_dict(state.get("throughput") or {})
+        self.recomputed = load(RecomputedSteps, state.get("recomputed") or {})
+        self.throughput = load(ThroughputIncidents, state.get("throughput") or {})
         self.held_out = restore(HeldOutIncidents.from_dict, state.get("held_out")) or HeldOutIncidents()
         last_step = state.get("last_step")
         self.last_step = self.detectors.last_step if last_step is None else int(last_step)

@@ -13,8 +13,8 @@ import numpy as np
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged
-from monitor.detection.encoding import pack, unpack
-from monitor.detection.incidents.open_incident import closed_incident, incident_from_dict, incident_to_dict
+from monitor.detection.encoding import dump, load, pack, unpack
+from monitor.detection.incidents.open_incident import closed_incident
 from monitor.detection.rows import Floats, Row, Rows
 
 HELD_OUT_LOSS, LOSS = "held_out_loss", "loss"
@@ -162,7 +162,7 @@ class HeldOutIncidents:
             "total": pack([self.total]),
             "count": self.count,
             "declared": self.declared,
-            "open": None if self.open is None else incident_to_dict(self.open),
+            "open": None if self.open is None else dump(self.open),
         }
 
     @classmethod
@@ -174,7 +174,7 @@ class HeldOutIncidents:
             float(unpack(data["total"])[0]),
             data["count"],
             data["declared"],
-            None if data["open"] is None else incident_from_dict(data["open"]),
+            None if data["open"] is None else load(Incident, data["open"]),
         )
 
 

@@ -3,9 +3,8 @@
 At most one of each.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,12 @@ from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from lossguard.vocabulary.wire import Notice
 from monitor.detection.effects import Effect, Incident, IncidentChanged, IncidentEvent, Outlier, Proposal, advance
-from monitor.detection.encoding import from_fields, known_fields, restore
+from monitor.detection.encoding import dump
 from monitor.detection.incidents.open_incident import (
     OpenIncident,
     Readings,
     alarming_signal,
     closed_incident,
-    incident_from_dict,
-    incident_to_dict,
     without_advisory,
 )
 from monitor.detection.incidents.opening import CAP, describe_cap, open_incident, plateau
@@ -264,30 +261,5 @@ class IncidentTracker:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are not empty: of most runs, few."""
-        verified, outlier, mismatch = self.under_verification, self.pending_outlier, self.mismatch
-        parts = {
-            "num_incidents": self.num_incidents,
-            "open": None if self.open is None else self.open.to_dict(),
-            "under_verification": None if verified is None else incident_to_dict(verified),
-            "pending_outlier": None if outlier is None else asdict(outlier),
-            "first_onset_step": self.first_onset_step,
-            "plateau_step": self.plateau_step,
-            "mismatch": None if mismatch is None else incident_to_dict(mismatch),
-            "mismatch_since": self.mismatch_since,
-            "mismatch_reasons": self.mismatch_reasons,
-            "mismatch_notices": self.mismatch_notices,
-            "recoveries": [list(each) for each in self.recoveries],
-        }
-        return {name: part for name, part in parts.items() if part is not None and part != []}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], settings: DetectionSettings) -> "IncidentTracker":
-        """The inverse of `to_dict`; what the data lack is as in a new run."""
-        parts = {
-            "open": restore(OpenIncident.from_dict, data.get("open")),
-            "under_verification": restore(incident_from_dict, data.get("under_verification")),
-            "pending_outlier": restore(partial(from_fields, Outlier), data.get("pending_outlier")),
-            "mismatch": restore(incident_from_dict, data.get("mismatch")),
-            "recoveries": [(int(rows), float(size)) for rows, size in data.get("recoveries") or ()],
-        }
-        return cls(**known_fields(cls, data) | parts | {"settings": settings})
+        others = ("settings", "source")
+        return {name: part for name, part in dump(self).items() if name not in others and part not in (None, [])}

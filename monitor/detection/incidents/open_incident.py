@@ -1,17 +1,15 @@
 """One incident that is open, followed row by row until it ends."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from lossguard.vocabulary.metrics import is_advisory
-from lossguard.vocabulary.protocol import decode_number, encode_number
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
-from monitor.detection.effects import Incident, IncidentEvent, Proposal, advance
-from monitor.detection.encoding import from_fields, known_fields, restore
+from monitor.detection.effects import Incident, IncidentEvent, advance
+from monitor.detection.encoding import dump
 from monitor.detection.incidents.recovery import SpikeShape, usual_rows
 from monitor.detection.scoring.baseline import FALL_Z
 from monitor.detection.scoring.scored_rows import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe, deviation, score_of
@@ -100,27 +98,8 @@ class OpenIncident:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults: many incidents have few."""
-        incident = incident_to_dict(self.incident)
-        data = asdict(self) | {"incident": incident, "previous_loss": encode_number(self.previous_loss)}
         defaults = {each.name: each.default for each in fields(self) if each.name != "first_onset_step"}
-        return {name: value for name, value in data.items() if name not in defaults or value != defaults[name]}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "OpenIncident":
-        """Raises KeyError, TypeError or ValueError for what is no incident."""
-        incident = incident_from_dict(data["incident"])
-        known = known_fields(cls, data) | {"incident": incident}
-        if "previous_loss" in known:
-            known["previous_loss"] = decode_number(known["previous_loss"])
-        step = incident.detected_step
-        defaults = {
-            "loss_moved": incident.state is not IncidentState.WARNING,
-            "previous_loss": float("inf"),
-            "last_step_out_of_band": step,
-            "check_step": step,
-            "first_onset_step": incident.onset_step,
-        }
-        return cls(**defaults | known)
+        return {name: value for name, value in dump(self).items() if name not in defaults or value != defaults[name]}
 
     def observe(self, step: int, readings: Readings) -> bool:
         """Take in the next row; True when the incident itself changed."""
@@ -352,13 +331,3 @@ def closed_incident(incident: Incident, step: int, outcome: Outcome, reason: str
     """The incident as it ends at `step`. Raises IllegalTransition when it has ended already."""
     state, end = advance(incident.state, IncidentEvent.CLOSE), max(step, incident.onset_step)
     return replace(incident, state=state, end_step=end, outcome=outcome, reasons=[*incident.reasons, reason])
-
-
-def incident_to_dict(incident: Incident) -> dict[str, Any]:
-    return asdict(incident) | {"peak_value": encode_number(incident.peak_value)}
-
-
-def incident_from_dict(data: dict[str, Any]) -> Incident:
-    """Raises KeyError, TypeError or ValueError for what is no incident."""
-    proposal = restore(partial(from_fields, Proposal), data.get("proposal"))
-    return from_fields(Incident, data | {"proposal": proposal, "peak_value": decode_number(data["peak_value"])})

@@ -4,17 +4,15 @@ No policy answers them, they cost no budget, and they neither hide nor delay inc
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged
-from monitor.detection.encoding import restore
-from monitor.detection.incidents.open_incident import closed_incident, incident_from_dict, incident_to_dict
+from monitor.detection.incidents.open_incident import closed_incident
 from monitor.detection.rows import Row, Rows
 from monitor.detection.throughput.durations import RowGaps
 from monitor.detection.throughput.pace import Change, Finding, Pace, SlowdownCause
@@ -276,25 +274,3 @@ class ThroughputIncidents:
         self.pauses = []
         self.gaps.skip()
         self.pace.begin_segment(is_new_process=is_new_process)
-
-    # Persistence
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "gaps": self.gaps.to_dict(),
-            "pace": self.pace.to_dict(),
-            "stall": None if self.stall is None else incident_to_dict(self.stall),
-            "slowdown": None if self.slowdown is None else incident_to_dict(self.slowdown),
-            "pauses": self.pauses,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "ThroughputIncidents":
-        """The inverse of `to_dict`; what the data lack is as in a new run."""
-        return cls(
-            restore(RowGaps.from_dict, data.get("gaps")) or RowGaps(),
-            restore(Pace.from_dict, data.get("pace")) or Pace(),
-            restore(incident_from_dict, data.get("stall")),
-            restore(incident_from_dict, data.get("slowdown")),
-            list(data.get("pauses") or ()),
-        )

@@ -1,7 +1,8 @@
 """Interventions through their life: proposed, ordered, applied, verified or recurred. At most one is active."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from lossguard.vocabulary.protocol import is_step
@@ -15,7 +16,7 @@ from monitor.detection.effects import (
     InterventionEvent,
     advance,
 )
-from monitor.detection.encoding import from_fields, known_fields, restore, restore_row
+from monitor.detection.encoding import load, restore_row
 from monitor.detection.interventions.decision import Attempt, Decision
 from monitor.detection.settings import Policy
 
@@ -185,27 +186,10 @@ class InterventionTracker:
     def take_up(self, num_interventions: int, last: Mapping[str, Any] | None) -> int | None:
         """Go on where the state was lost: see `DetectionEngine.take_up`."""
         self.num_interventions = num_interventions
-        self.active = restore_row(intervention_from_dict, last)
+        self.active = restore_row(partial(load, Intervention), last)
         if self.active is not None and self.active.state not in TAKEN_UP:
             self.active = None
         return None if self.active is None else self.active.number
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "InterventionTracker":
-        """The inverse of `to_dict`; what the data lack is as in a new run."""
-        parts = {
-            "active": restore(intervention_from_dict, data.get("active")),
-            "unsuccessful": [intervention_from_dict(each) for each in data.get("unsuccessful") or ()],
-        }
-        return cls(**known_fields(cls, data) | parts)
-
-
-def intervention_from_dict(data: Mapping[str, Any]) -> Intervention:
-    """Raises TypeError or ValueError for what is no intervention."""
-    return from_fields(Intervention, data)
 
 
 def _is_same_site(rollback: Intervention, onset_step: int, detected_step: int) -> bool:

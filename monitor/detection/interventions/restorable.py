@@ -121,8 +121,3 @@ class BatchIndex:
         """Forget the offsets of `step` and later (the first entry stays)."""
         keep = max(bisect_right(self.steps, step - 1), 1)
         del self.steps[keep:], self.offsets[keep:]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "BatchIndex":
-        """Raises KeyError for data without steps or offsets."""
-        return cls(list(data["steps"]), list(data["offsets"]))

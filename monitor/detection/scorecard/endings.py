@@ -57,7 +57,8 @@ def after(site: Site, segments: Sequence[SegmentRecord], policy: Policy) -> Afte
     reached = site.last.detected_step
     if at is None:
         return After(reached)
-    reached = reached if segments[at].last_step is None else segments[at].last_step
+    last_step = segments[at].last_step
+    reached = reached if last_step is None else last_step
     for each in segments[at + 1 :]:
         if each.fork_step <= site.onset_step:
             # the trouble may go on to the end of the line

@@ -1,14 +1,13 @@
 """Scores runs: each site with what the policy would have done, what happened, and the GPU-hours of the run."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK
 from lossguard.vocabulary.states import NOT_REPLAYED
-from monitor.detection.effects import Intervention
-from monitor.detection.encoding import restore_row
-from monitor.detection.incidents.open_incident import incident_from_dict
+from monitor.detection.effects import Incident, Intervention
+from monitor.detection.encoding import load, restore_row
 from monitor.detection.interventions import run_policy
-from monitor.detection.interventions.intervention_tracker import intervention_from_dict
 from monitor.detection.interventions.preflight import devices_of
 from monitor.detection.scorecard.endings import Balance, Ending, after, balance, ending_of
 from monitor.detection.scorecard.sites import RunRecord, Site, sites_of
@@ -66,10 +65,10 @@ def score_run(run: RunRecord) -> ScoredRun:
     """Score one run, whatever its mode."""
     policy = run_policy.policy_of(run.policy)
     can_roll_back = CAN_ROLL_BACK in run.capabilities
-    read = [(record.segment, restore_row(incident_from_dict, dict(record.details))) for record in run.incidents]
+    read = [(record.segment, restore_row(partial(load, Incident), record.details)) for record in run.incidents]
     readable = [(segment, incident) for segment, incident in read if incident is not None]
     proposed: dict[int, list[Intervention]] = {}
-    for each in (restore_row(intervention_from_dict, details) for details in run.interventions):
+    for each in (restore_row(partial(load, Intervention), details) for details in run.interventions):
         if each is not None and each.incident is not None and each.mode is not None:  # the policy's have a mode
             proposed.setdefault(each.incident, []).append(each)
     answered = [

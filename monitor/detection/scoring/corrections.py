@@ -10,7 +10,7 @@ nothing, until the cap is reached: then the rows are judged as they are, and an 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from typing import Any, Self
 
@@ -18,7 +18,6 @@ import numpy as np
 
 from lossguard.vocabulary.metrics import MAX_SKIPPED, SIGNALS, SKIP_WINDOW, SKIPPED
 from lossguard.vocabulary.source_facts import SourceFacts
-from monitor.detection.encoding import from_fields
 from monitor.detection.rows import Bools, Floats, Rows
 
 MIN_LEVEL = 0.05
@@ -171,11 +170,3 @@ class SkippedUpdates:
     def is_needed(self) -> bool:
         """True if anything of it matters to the rows that follow."""
         return bool(self.recent) or self.judged_until >= 0 or self.searched_until >= 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Undo `to_dict`."""
-        return from_fields(cls, state)

@@ -11,7 +11,7 @@ import numpy as np
 from lossguard.vocabulary.metrics import SKIPPED, is_advisory
 from lossguard.vocabulary.protocol import LEVEL_ACCEPTED
 from lossguard.vocabulary.source_facts import EVERY_STEP, SourceFacts
-from monitor.detection.encoding import pack, restore, unpack
+from monitor.detection.encoding import dump, load, pack, restore, unpack
 from monitor.detection.rows import Row, Rows
 from monitor.detection.scoring.corrections import SkippedUpdates, SourceCorrection
 from monitor.detection.scoring.detector import SignalDetector
@@ -239,7 +239,7 @@ class DetectorSet:
 
     def state_dict(self) -> dict[str, Any]:
         source = {"source": self.source.to_dict()} if self.source.facts != EVERY_STEP else {}
-        skipped = {"skipped": self.skipped.to_dict()} if self.skipped.is_needed() else {}
+        skipped = {"skipped": dump(self.skipped)} if self.skipped.is_needed() else {}
         return (
             {
                 "version": VERSION,
@@ -275,7 +275,7 @@ class DetectorSet:
         self.accepted = list(state.get("accepted") or ())
         self.log_lr = restore(float, state.get("log_lr"))
         self.source = restore(SourceCorrection.from_dict, state.get("source")) or SourceCorrection()
-        self.skipped = restore(SkippedUpdates.from_dict, state.get("skipped")) or SkippedUpdates()
+        self.skipped = restore(partial(load, SkippedUpdates), state.get("skipped")) or SkippedUpdates()
         signals = list(self.by_signal)
         self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
         if self.skipped.last_step is None and len(self.recent.steps):  # not stored where nothing was skipped

@@ -6,15 +6,13 @@ large the rounding is, the earlier replays of the run show; before the first one
 follows the step alone, and has no rounding: one that differs shows a scheduler that was not restored.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 import numpy as np
 
-from monitor.detection.encoding import pack, restore, unpack
 from monitor.detection.rows import Bools, Floats, Ints, Rows
-from monitor.detection.scoring.replay_comparison import MAX_ROWS, Comparison, RateDifference
+from monitor.detection.scoring.replay_comparison import Comparison, RateDifference
 from monitor.detection.scoring.skip_effect import RepeatedSamples, SkipEffect
 
 MIN_DIFFERENT = 2
@@ -97,10 +95,10 @@ class RecomputedSteps:
     pending: Comparison | None = None
     disputed: Comparison | None = None
     """The last mismatch, until the run goes back before it or a person accepts it."""
-    scatter: list[Floats] = field(default_factory=list)
-    """The differences of earlier replays, each as `Comparison.differences`, oldest first."""
     skip_effect: SkipEffect | None = None
     """Record of the batches that this replay skips, until it is known whether they came again."""
+    scatter: list[Floats] = field(default_factory=list)
+    """The differences of earlier replays, each as `Comparison.differences`, oldest first."""
 
     @property
     def is_under_way(self) -> bool:
@@ -212,20 +210,3 @@ class RecomputedSteps:
         floor = growing if comparison.is_new_process else np.where(is_measured, base, growing)
         tolerances: Floats = np.maximum(floor, SLACK * largest)
         return tolerances
-
-    def to_dict(self) -> dict[str, Any]:
-        comparisons = {"pending": self.pending, "disputed": self.disputed, "skip_effect": self.skip_effect}
-        return {name: None if each is None else each.to_dict() for name, each in comparisons.items()} | {
-            "scatter": [pack(each) for each in self.scatter]
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; what the state lacks is as in a new run."""
-        scatter = [unpack(each) for each in state.get("scatter") or ()]
-        return cls(
-            restore(Comparison.from_dict, state.get("pending")),
-            restore(Comparison.from_dict, state.get("disputed")),
-            [each for each in scatter if len(each) == MAX_ROWS],
-            restore(SkipEffect.from_dict, state.get("skip_effect")),
-        )

@@ -3,13 +3,11 @@
 N is the number of recorded rows, at most MAX_ROWS.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from monitor.detection.encoding import dump_columns, load_columns
 from monitor.detection.rows import Bools, Floats, Ints, Rows
 
 MAX_ROWS = 8
@@ -55,6 +53,12 @@ class Comparison:
     recorded: Floats
     recomputed: Floats
     """Infinite where the loss was not finite."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for columns of different lengths, as in a state that is damaged."""
+        columns = (self.batches, self.learning_rates, self.found_rates, self.recorded, self.recomputed)
+        if not 0 < len(self.steps) <= MAX_ROWS or any(len(each) != len(self.steps) for each in columns):
+            raise ValueError(f"a comparison has columns of the same 1 to {MAX_ROWS} rows")
 
     @classmethod
     def of(
@@ -147,20 +151,6 @@ class Comparison:
         padded = np.full(MAX_ROWS, np.nan)
         padded[: len(self.steps)] = np.abs(self.recomputed - self.recorded)
         return padded
-
-    def to_dict(self) -> dict[str, Any]:
-        return dump_columns(self)
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError or ValueError for what is no comparison."""
-        comparison, num = load_columns(cls, state), len(state["steps"])
-        columns = (comparison.batches, comparison.learning_rates, comparison.found_rates)
-        if any(len(each) != num for each in (*columns, comparison.recorded, comparison.recomputed)):
-            raise ValueError("the columns of a comparison have different lengths")
-        if not 0 < num <= MAX_ROWS:
-            raise ValueError(f"a comparison has 1 to {MAX_ROWS} rows, not {num}")
-        return comparison
 
 
 def _value(rows: Rows, name: str, k: int) -> float:

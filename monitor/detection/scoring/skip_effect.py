@@ -6,13 +6,11 @@ So losses that are equal, step by step, to those recorded with the skipped batch
 another batch may be as near by chance: how often, the recorded losses themselves show.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from monitor.detection.encoding import dump_columns, load_columns
 from monitor.detection.rows import Floats, Ints, Rows
 
 MAX_ROWS = 8
@@ -63,6 +61,11 @@ class SkipEffect:
     """Steps so far that gave their recorded loss again."""
     chance: float = 1.0
     """The probability that losses of other batches are as near to these."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for columns of different lengths, as in a state that is damaged."""
+        if len(self.recorded) != len(self.steps):
+            raise ValueError("the columns have different lengths")
 
     @classmethod
     def of(cls, restored_step: int, rows: Rows, *, skip_from: int, skip_to: int, noise: float) -> Self | None:
@@ -117,14 +120,3 @@ class SkipEffect:
     def _evidence(self, row: int) -> RepeatedSamples:
         first, loss = int(self.steps[row + 1 - self.num_rows]), float(self.recorded[row + 1 - self.num_rows])
         return RepeatedSamples(self.restored_step, self.skip_from, self.skip_to, first, int(self.steps[row]), loss)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dump_columns(self)
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError or ValueError for what is no such state."""
-        effect = load_columns(cls, state)
-        if len(effect.recorded) != len(effect.steps):
-            raise ValueError("the columns have different lengths")
-        return effect

@@ -54,6 +54,9 @@ class RowGaps:
     """[seconds, number of the gap], oldest first: of each block the longest."""
     last_time: float | None = None
 
+    def __post_init__(self) -> None:
+        self.longest.sort(key=itemgetter(1))  # a stored state may have them by their length
+
     def update(self, rows: Rows) -> None:
         """Read the rows, where they have times."""
         if rows.times is None:
@@ -116,20 +119,6 @@ class RowGaps:
         if self.num_gaps < MIN_GAPS:
             return max(*limits, FIRST_SECONDS)
         return max(*limits, min(TIMES_MEAN * self.seconds / self.num_gaps, MAX_TIMES_MEAN))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "num_gaps": self.num_gaps,
-            "seconds": self.seconds,
-            "longest": [list(each) for each in self.longest],
-            "last_time": self.last_time,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "RowGaps":
-        """Raises KeyError for data without one of the fields."""
-        longest = sorted(map(list, data["longest"]), key=itemgetter(1))
-        return cls(data["num_gaps"], data["seconds"], longest, data["last_time"])
 
 
 MAX_DURATIONS, MIN_DURATIONS = 32, 8

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from monitor.detection.encoding import known_fields
+from monitor.detection.encoding import load
 from monitor.detection.rows import Row, Rows
 
 MIN_INTERVAL = 0.5
@@ -133,8 +133,8 @@ class Stopwatch:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Stopwatch":
         """Restore a stopwatch from `to_dict`. Raises TypeError for data that are no mapping."""
-        known = known_fields(cls, data)
-        return cls(**known | {name: math.nan for name in ("last_tokens", "waited") if known.get(name) is None})
+        unknown = {name: math.nan for name in ("last_tokens", "waited") if data.get(name) is None}
+        return load(cls, data, **unknown)
 
 
 def _column(rows: Rows, name: str) -> list[float]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.detection.effects import Outlier
-from monitor.detection.encoding import known_fields, pack, restore, restore_row, unpack
+from monitor.detection.encoding import load, pack, restore, restore_row, unpack
+from monitor.detection.interventions.restorable import RestorableStep
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True)))
@@ -29,4 +29,4 @@ def test_a_part_that_cannot_be_read_raises_and_the_details_of_such_a_row_are_non
 
 
 def test_only_fields_of_the_dataclass_are_known() -> None:
-    assert known_fields(Outlier, {"step": 3, "mood": 1}) == {"step": 3}
+    assert load(RestorableStep, {"step": 3, "mood": 1}) == RestorableStep(3)

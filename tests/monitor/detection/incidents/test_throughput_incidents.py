@@ -7,6 +7,7 @@ import pytest
 
 from lossguard.vocabulary.states import IncidentKind, IncidentState, Outcome
 from monitor.detection import DetectionEngine, Effect, Incident, IncidentChanged, InterventionChanged, Mode, Policy
+from monitor.detection.encoding import dump
 from monitor.detection.incidents.throughput_incidents import Sign, Silence
 from monitor.detection.rows import Rows
 from tests.monitor.detection.runs import reloaded
@@ -110,4 +111,4 @@ def test_an_announced_pause_is_neither_a_usual_gap_nor_slow() -> None:
 
 
 def test_the_part_of_the_state_is_small() -> None:
-    assert len(json.dumps(engine_after(slow_run()).throughput.to_dict())) < 12_000
+    assert len(json.dumps(dump(engine_after(slow_run()).throughput))) < 12_000

@@ -6,6 +6,7 @@ import pytest
 
 from lossguard.vocabulary.states import InterventionState, OrderKind
 from monitor.detection import INTERVENTION_TRANSITIONS, IllegalTransition, InterventionChanged, InterventionEvent
+from monitor.detection.encoding import dump
 from monitor.detection.interventions.decision import Decision
 from monitor.detection.interventions.intervention_tracker import InterventionTracker
 
@@ -19,7 +20,7 @@ def test_an_event_is_a_step_of_the_table_or_raises_and_changes_nothing(
     tracker.propose(Decision(OrderKind.ROLLBACK, 100, 100, 300), incident=1, step=250)
     assert tracker.active is not None
     tracker.active = replace(tracker.active, state=state)
-    before = tracker.to_dict()
+    before = dump(tracker)
     if event in INTERVENTION_TRANSITIONS[state]:
         effect = tracker.advance(event)
         assert isinstance(effect, InterventionChanged)
@@ -27,7 +28,7 @@ def test_an_event_is_a_step_of_the_table_or_raises_and_changes_nothing(
     else:
         with pytest.raises(IllegalTransition):
             tracker.advance(event, "never", rewind_to=5)
-        assert tracker.to_dict() == before
+        assert dump(tracker) == before
 
 
 def test_steps_after_a_remedy_are_not_those_that_were_recorded_before_it() -> None:

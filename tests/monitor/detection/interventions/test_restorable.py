@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.detection.encoding import load
 from monitor.detection.interventions.restorable import (
     MAX_OFFSETS,
     MAX_OLDER_STEPS,
@@ -72,7 +73,7 @@ def test_a_skip_moves_the_batches_of_later_steps() -> None:
     batches = BatchIndex()
     batches.update(Rows.of([0, 1, 2, 3], loss=[1.0] * 4, batch_index=[0, 1, 12, None]))
     assert [batches.batch_of(step) for step in (0, 1, 2, 3, 100)] == [0, 1, 12, 13, 110]
-    assert BatchIndex.from_dict({"steps": batches.steps, "offsets": batches.offsets}) == batches
+    assert load(BatchIndex, {"steps": batches.steps, "offsets": batches.offsets}) == batches
 
 
 def test_a_rollback_forgets_the_skips_after_it() -> None:

@@ -14,6 +14,7 @@ from lossguard.vocabulary.metrics import MAX_SKIPPED, SKIP_WINDOW
 from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.states import IncidentKind, OrderKind
 from monitor.detection import DetectionEngine, InterventionChanged, Policy, Rows
+from monitor.detection.encoding import dump, load
 from monitor.detection.rows import Floats
 from monitor.detection.scoring.corrections import SkippedUpdates, SourceCorrection
 from tests.monitor.detection.runs import EffectLog, detected, healthy, reloaded, rows_of
@@ -225,7 +226,7 @@ def test_any_split_of_a_stream_gives_the_same(skipped: list[float | None], data:
     whole, parts = SkippedUpdates(), SkippedUpdates()
     found, skips = whole.apply(rows)
     first, first_skips = parts.apply(rows[:cut])
-    parts = SkippedUpdates.from_dict(json.loads(json.dumps(parts.to_dict())))
+    parts = load(SkippedUpdates, json.loads(json.dumps(dump(parts))))
     present, caps = first.present["loss"].tolist(), dict(first_skips.caps)
     if cut < len(skipped):
         second, second_skips = parts.apply(rows[cut:])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.detection.encoding import dump, load
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.recomputed_steps import (
     MAX_REPLAYS,
@@ -232,16 +233,16 @@ def test_a_save_anywhere_changes_nothing(cut: int, seed: int) -> None:
     check, again = RecomputedSteps(scatter=[np.full(MAX_ROWS, 1e-3)]), rows(noisy(seed), lr=RATES)
     check.begin(Comparison.of(100, rows(noisy(1), lr=RATES), noise=NOISE), 100)
     first = check.observe(again[:cut])
-    loaded = RecomputedSteps.from_dict(json.loads(json.dumps(check.to_dict(), allow_nan=False)))
+    loaded = load(RecomputedSteps, json.loads(json.dumps(dump(check), allow_nan=False)))
     verdict = first or loaded.observe(again[cut:])
     assert verdict is not None
     assert verdict.is_mismatch() == (seed > 1)
-    text = json.dumps(loaded.to_dict(), allow_nan=False)
-    assert json.dumps(RecomputedSteps.from_dict(json.loads(text)).to_dict()) == text
+    text = json.dumps(dump(loaded), allow_nan=False)
+    assert json.dumps(dump(load(RecomputedSteps, json.loads(text)))) == text
 
 
 @pytest.mark.parametrize("damaged", [{"pending": {"steps": [1]}}, {"disputed": 7}, {"scatter": [3]}])
 def test_a_state_that_cannot_be_read_raises(damaged: dict[str, Any]) -> None:
-    assert RecomputedSteps.from_dict({}) == RecomputedSteps()
+    assert load(RecomputedSteps, {}) == RecomputedSteps()
     with pytest.raises((AttributeError, LookupError, TypeError, ValueError)):
-        RecomputedSteps.from_dict(damaged)
+        load(RecomputedSteps, damaged)

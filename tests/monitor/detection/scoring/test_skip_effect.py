@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitor.detection.encoding import dump, load
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.skip_effect import MAX_ROWS, RepeatedSamples, SkipEffect
 
@@ -94,8 +95,8 @@ def test_a_save_anywhere_changes_nothing(cut: int) -> None:
     after = rows(losses(1), skipped=True)
     for k in range(22):
         if k == cut:
-            text = json.dumps(effect.to_dict(), allow_nan=False)
-            effect = SkipEffect.from_dict(json.loads(text))
-            assert json.dumps(effect.to_dict()) == text
+            text = json.dumps(dump(effect), allow_nan=False)
+            effect = load(SkipEffect, json.loads(text))
+            assert json.dumps(dump(effect)) == text
         effect = effect.with_row(after, k)
     assert isinstance(effect, RepeatedSamples)

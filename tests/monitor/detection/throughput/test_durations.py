@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.detection import Rows
+from monitor.detection.encoding import dump, load
 from monitor.detection.throughput.durations import (
     BLOCK_ROWS,
     FIRST_SECONDS,
@@ -79,7 +80,7 @@ def test_rows_in_one_report_have_the_gaps_of_rows_one_by_one_over_several_blocks
 
 def test_a_stored_state_with_the_four_longest_gaps_of_a_run_goes_on() -> None:
     state = {"num_gaps": 700, "seconds": 3000.0, "longest": [[600.0, 600], [590.0, 300], [9.0, 5]], "last_time": None}
-    gaps = RowGaps.from_dict(state)
+    gaps = load(RowGaps, state)
     assert gaps.limit() == 2360.0
     gaps.update(timed(np.full(100, 2.0)))
     assert gaps.limit() == 2360.0
@@ -107,7 +108,7 @@ def test_the_grouping_of_rows_does_not_matter(seconds: list[float], cut: int) ->
     whole, parts = RowGaps(), RowGaps()
     whole.update(rows)
     for part in rows.split(cut):
-        parts = RowGaps.from_dict(parts.to_dict())
+        parts = load(RowGaps, dump(parts))
         parts.update(part)
     assert whole == parts
 
