@@ -59,25 +59,35 @@ class Score:
 
 def read_folder(folder: Path) -> list[LabelledCurve]:
     """The curves that `labels.json` of the folder names, as far as their files exist."""
-    labels: dict[str, dict[str, Any]] = json.loads((folder / "labels.json").read_text())
-    return [
-        LabelledCurve(name, read_curve(folder / f"{name}.csv"), label["kind"], label["onsets"], label["ambiguous"])
-        for name, label in labels.items()
-        if (folder / f"{name}.csv").exists()
-    ]
+    names: dict[str, Any] = json.loads((folder / "labels.json").read_text())
+    return [labelled_curve(folder / f"{name}.csv") for name in names if (folder / f"{name}.csv").exists()]
+
+
+def labelled_curve(path: Path) -> LabelledCurve:
+    """The curve of a file, with its labels in the `labels.json` beside it, if there are any. Raises CurveError."""
+    labels = path.parent / "labels.json"
+    known = json.loads(labels.read_text()).get(path.stem, {}) if labels.exists() else {}
+    kind, onsets, ambiguous = known.get("kind", "unlabelled"), known.get("onsets", []), known.get("ambiguous", [])
+    return LabelledCurve(path.stem, read_curve(path), kind, onsets, ambiguous)
+
+
+def episodes(curve: LabelledCurve, alarm_steps: Iterable[int]) -> list[tuple[int, int]]:
+    """The first and the last row of each group of alarms."""
+    found: list[tuple[int, int]] = []
+    for row in sorted(curve.row_of(step) for step in alarm_steps):
+        if found and row - found[-1][1] < EPISODE_GAP:
+            found[-1] = found[-1][0], row
+        else:
+            found.append((row, row))
+    return found
 
 
 def score(curve: LabelledCurve, alarm_steps: Iterable[int]) -> Score:
-    episodes: list[list[int]] = []
-    for row in sorted(curve.row_of(step) for step in alarm_steps):
-        if episodes and row - episodes[-1][1] < EPISODE_GAP:
-            episodes[-1][1] = row
-        else:
-            episodes.append([row, row])
+    groups = episodes(curve, alarm_steps)
     onsets = [curve.row_of(step) for step in curve.onsets]
-    found = [any(a <= onset + MAX_DELAY and b >= onset - MAX_LEAD for a, b in episodes) for onset in onsets]
+    found = [any(a <= onset + MAX_DELAY and b >= onset - MAX_LEAD for a, b in groups) for onset in onsets]
     marks = onsets + [curve.row_of(step) for step in curve.ambiguous]
-    false = [e for e in episodes if not any(e[0] <= mark + MAX_DELAY and e[1] >= mark - MAX_DELAY for mark in marks)]
+    false = [(a, b) for a, b in groups if not any(a <= mark + MAX_DELAY and b >= mark - MAX_DELAY for mark in marks)]
     clean = curve.kind == "clean"
     return Score(sum(found), len(onsets), len(false) if clean else 0, len(curve.rows) if clean else 0)
 
