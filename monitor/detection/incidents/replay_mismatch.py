@@ -125,17 +125,15 @@ def _parts(finding: Finding) -> list[list[str]]:
             what = f"{which} came with other samples at step {step} than before: the trainer compared them."
             return [[what, NO_SKIPS]]
         case RepeatedSamples():
-            return [[_describe_repeated(finding), NO_SKIPS]]
+            what = (
+                f"The rollback to step {finding.restored_step} skipped batches {finding.skip_from} to "
+                f"{finding.skip_to - 1}, but steps {finding.first_step} to {finding.last_step} gave the losses that "
+                f"are recorded with these batches ({finding.loss:.6g} at step {finding.first_step}): the loop drew the "
+                "skipped samples again."
+            )
+            return [[what, NO_SKIPS]]
     rate = [] if finding.rate is None else [_describe_rate(finding.restored_step, finding.rate)]
     return [*rate, _describe_losses(finding)] if finding.has_other_losses() else rate
-
-
-def _describe_repeated(found: RepeatedSamples) -> str:
-    return (
-        f"The rollback to step {found.restored_step} skipped batches {found.skip_from} to {found.skip_to - 1}, but "
-        f"steps {found.first_step} to {found.last_step} gave the losses that are recorded with these batches "
-        f"({found.loss:.6g} at step {found.first_step}): the loop drew the skipped samples again."
-    )
 
 
 def _describe_rate(restored_step: int, rate: RateDifference) -> list[str]:
@@ -150,16 +148,13 @@ def _describe_rate(restored_step: int, rate: RateDifference) -> list[str]:
 
 def _describe_losses(verdict: ReplayVerdict) -> list[str]:
     worst, num = int(np.argmax(verdict.scores())), len(verdict.steps)
+    now = f"{verdict.recomputed[worst]:.6g}" if np.isfinite(verdict.recomputed[worst]) else "not finite"
     what = (
         f"After the restore to step {verdict.restored_step}, {np.count_nonzero(verdict.beyond())} of the first {num} "
         f"recomputed steps differ from their recorded losses: at step {verdict.steps[worst]} the loss was "
-        f"{verdict.recorded[worst]:.6g} and is now {_value(verdict.recomputed[worst])}, with the same batch index."
+        f"{verdict.recorded[worst]:.6g} and is now {now}, with the same batch index."
     )
     return [what, _tolerance(verdict, worst), _likeness(verdict)]
-
-
-def _value(loss: float) -> str:
-    return f"{loss:.6g}" if np.isfinite(loss) else "not finite"
 
 
 def _tolerance(verdict: ReplayVerdict, worst: int) -> str:

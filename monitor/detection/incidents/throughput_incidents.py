@@ -73,11 +73,9 @@ def stall(number: int, step: int, silence: Silence) -> Incident:
 
 def duration(seconds: float) -> str:
     """Return the duration in words."""
-    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min" if seconds < 7200 else _hours(seconds)
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h"
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 END_REASONS = {
@@ -178,7 +176,9 @@ class ThroughputIncidents:
     def observe(self, rows: Rows) -> Iterator[tuple[int, Finding | StepsAgain]]:
         """Yield the findings in the rows, each with the number of rows up to it."""
         if self.stall is not None and len(rows):
-            yield 1, self._steps_again(rows)
+            last = self.gaps.last_time
+            seconds = None if rows.times is None or last is None else float(rows.times[0] - last)
+            yield 1, StepsAgain(int(rows.steps[0]), seconds)
         start = 0
         while self.pauses and len(rows) and rows.steps[-1] >= self.pauses[0]:
             end = max(start, int(np.searchsorted(rows.steps, self.pauses.pop(0))))
@@ -201,11 +201,6 @@ class ThroughputIncidents:
         self.gaps.update(rows)
         for end, finding in self.pace.observe(rows):
             yield start + end, finding
-
-    def _steps_again(self, rows: Rows) -> StepsAgain:
-        last = self.gaps.last_time
-        seconds = None if rows.times is None or last is None else float(rows.times[0] - last)
-        return StepsAgain(int(rows.steps[0]), seconds)
 
     def report(self, finding: Finding | StepsAgain, take_number: TakeNumber) -> list[Effect]:
         """An incident of the speed begins, grows or ends."""

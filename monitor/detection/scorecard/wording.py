@@ -35,27 +35,27 @@ def sentence(totals: Totals) -> str:
     """Say what the policy would have done in `auto`, and whether it would have been right, if known."""
     if totals.runs == 0:
         return "There is no run in observe or approve, and none that only reports: nothing can be scored."
-    where = f"in {plural(totals.runs, 'run')}{_hours_clause(totals)}"
+    hours = ", whose GPU-hours are not known"
+    if totals.gpu_hours != 0:
+        unknown = f" (without {plural(totals.runs_without_gpu_hours, 'run')} whose time per step is not known)"
+        hours = f" and {number(totals.gpu_hours)} GPU-hours{unknown if totals.runs_without_gpu_hours else ''}"
+    where = f"in {plural(totals.runs, 'run')}{hours}"
     if totals.actions == 0:
         return f"In auto it would have done nothing {where}.{_rate(totals)}{_missed(totals)}"
     done = [f"rolled back {plural(totals.rollbacks, 'time')}"] if totals.rollbacks else []
     done += [f"held the run {plural(totals.holds, 'time')}"] if totals.holds else []
-    parts = [f"In auto it would have {' and '.join(done)} {where}.", _needed(totals)]
-    return "".join(parts) + _rate(totals) + _undecided(totals) + _agreement(totals) + _missed(totals) + _saved(totals)
-
-
-def _hours_clause(totals: Totals) -> str:
-    if totals.gpu_hours == 0:
-        return ", whose GPU-hours are not known"
-    unknown = f" (without {plural(totals.runs_without_gpu_hours, 'run')} whose time per step is not known)"
-    return f" and {number(totals.gpu_hours)} GPU-hours{unknown if totals.runs_without_gpu_hours else ''}"
-
-
-def _needed(totals: Totals) -> str:
-    if totals.false_actions == 0:
-        return " No action is known to be false."
-    of = f"{totals.false_actions} of {plural(totals.actions, 'action')}"
-    return f" At {of} nobody acted, and the loss came back by itself; whether that harmed the run was not measured."
+    needed = "No action is known to be false."
+    if totals.false_actions:
+        of = f"{totals.false_actions} of {plural(totals.actions, 'action')}"
+        needed = (
+            f"At {of} nobody acted, and the loss came back by itself; whether that harmed the run was not measured."
+        )
+    text = f"In auto it would have {' and '.join(done)} {where}. {needed}{_rate(totals)}"
+    if totals.undecided_actions:
+        text += f" Of {plural(totals.undecided_actions, 'action')} it is not known yet."
+    if totals.compared:
+        text += f" People and policy agreed at {totals.agreed} of {plural(totals.compared, 'site')}."
+    return text + _missed(totals) + _saved(totals)
 
 
 def _rate(totals: Totals) -> str:
@@ -80,18 +80,6 @@ def not_scored(num_auto: int) -> str:
     """About the runs that the scorecard leaves out."""
     verb = "is not scored: its orders were" if num_auto == 1 else "are not scored: their orders were"
     return f"{plural(num_auto, 'run')} in auto {verb} carried out."
-
-
-def _undecided(totals: Totals) -> str:
-    if totals.undecided_actions == 0:
-        return ""
-    return f" Of {plural(totals.undecided_actions, 'action')} it is not known yet."
-
-
-def _agreement(totals: Totals) -> str:
-    if totals.compared == 0:
-        return ""
-    return f" People and policy agreed at {totals.agreed} of {plural(totals.compared, 'site')}."
 
 
 def _missed(totals: Totals) -> str:
