@@ -30,7 +30,7 @@ from monitor.detection.scoring.baseline import MAY_BE_SMOOTHED
 from monitor.detection.scoring.detectors import SHIFT_EVENTS, VERSION, DetectorSet
 from monitor.detection.scoring.recomputed_steps import RecomputedSteps, ReplayVerdict
 from monitor.detection.scoring.replay_comparison import Comparison
-from monitor.detection.scoring.scored_rows import ScoredRow, ScoredRows
+from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.skip_effect import SkipEffect
 from monitor.detection.throughput.durations import StepTimes
 
@@ -59,16 +59,14 @@ class DetectionEngine(IncidentResponse):
         self.held_out.observe_row(row)
         finding = self.throughput.observe_row(row)
         scored = self.detectors.feed_row(row)
-        effects = self._judge(row.as_rows()) if scored is None else self._process_row(scored)
+        if scored is None:
+            effects = self._judge(row.as_rows())
+        else:
+            self.last_step, is_notable = row.step, self.is_notable(scored)
+            effects = self.observe(row.step, scored.readings, self.detectors.recent) if is_notable else []
         if finding is not None:
             effects += self.throughput.report(finding, self.incidents.take_number)
         return effects
-
-    def _process_row(self, scored: ScoredRow) -> list[Effect]:
-        self.last_step = step = scored.row.step
-        if not self.is_notable(scored):
-            return []
-        return self.observe(step, scored.readings, self.detectors.recent)
 
     def _feed(self, rows: Rows) -> list[Effect]:
         self.read(rows)

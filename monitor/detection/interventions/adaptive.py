@@ -60,21 +60,25 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
         return wait(now, price)
     waiting = _waiting(policy, now, price)
     if candidates and _pays(policy, now, waiting, candidates[0].choice):
-        return _wait_on(waiting, candidates[0].choice)
+        records = _explain_records(waiting, candidates[0].choice)
+        return Decision(None, reasons=[records], afterwards=f"Nothing was done. {records}")
     reasons = why(reason, price)
     if not now.data_repeats and candidates and not gains:
         return give_up(policy, now, reasons, NO_ANSWER)
     if (verdict := _structural(policy, now, bool(gains if _needs_remedy(now, belief) else candidates))) is not None:
         return give_up(policy, now, reasons, verdict)
-    if (obstacle := _obstacle(policy, now, bool(candidates))) is not None:
-        return Decision(OrderKind.HOLD, reasons=[*reasons, obstacle])
+    if now.rollbacks_used >= policy.budget_per_run:
+        return Decision(OrderKind.HOLD, reasons=[*reasons, budget_reason(now)])
+    if not candidates:
+        return Decision(OrderKind.HOLD, reasons=[*reasons, f"{_missing(now)}."])
     best = candidates[0]
     learnt = [] if gains else _with_remedies(now, candidates)[:SHOWN]
     remedies = [name for name, gain in gains[:1] if gain > 0 or _needs_remedy(now, belief)]
     if learnt and learnt[0].choice.cost < best.choice.cost:
         reasons.append(_explain_records(learnt[0].choice, best.choice))
         best, remedies = learnt[0], [str(learnt[0].choice.remedy)]
-    reasons += [_explain(best, now), _compare(candidates[:SHOWN])]
+    compared = "; ".join(each.describe() for each in candidates[:SHOWN])
+    reasons += [_explain(best, now), f"Candidates and their expected costs: {compared}."]
     reasons += [explain(remedies, gains[:SHOWN], belief.recipe)] if gains else []
     lr_scale = policy.lr_scale if now.attempt > policy.max_attempts else None
     if lr_scale is not None:
@@ -106,11 +110,6 @@ def _pays(policy: Policy, now: Situation, waiting: Choice, best: Choice) -> bool
     """True if the arms that were tried speak for waiting on, for as long as they have waited."""
     is_in_time = now.step - now.detected_step <= policy.patience + policy.verify_steps
     return is_in_time and waiting.tried.num >= MIN_ARMS and waiting.cost < best.cost
-
-
-def _wait_on(waiting: Choice, best: Choice) -> Decision:
-    reason = _explain_records(waiting, best)
-    return Decision(None, reasons=[reason], afterwards=f"Nothing was done. {reason}")
 
 
 def _explain_records(choice: Choice, other: Choice) -> str:
@@ -177,13 +176,6 @@ def _structural(policy: Policy, now: Situation, has_candidates: bool) -> str | N
     return None
 
 
-def _obstacle(policy: Policy, now: Situation, has_candidates: bool) -> str | None:
-    """Return why the run is held instead of rolled back, or None."""
-    if now.rollbacks_used >= policy.budget_per_run:
-        return budget_reason(now)
-    return None if has_candidates else f"{_missing(now)}."
-
-
 def _missing(now: Situation) -> str:
     return f"There is no restorable checkpoint before the onset at step {now.onset_step}"
 
@@ -199,10 +191,6 @@ def _explain(best: Candidate, now: Situation) -> str:
         return f"{rewind}, and use the same batches again: {why}."
     num_skipped = plural(choice.num_skipped, "batch", "batches")
     return f"{rewind}, and skip batches {choice.skip_from} to {choice.skip_to - 1} ({num_skipped})."
-
-
-def _compare(candidates: list[Candidate]) -> str:
-    return f"Candidates and their expected costs: {'; '.join(each.describe() for each in candidates)}."
 
 
 def _candidates(policy: Policy, now: Situation, batch_of: BatchOf, belief: Belief) -> Iterator[Candidate]:

@@ -73,11 +73,6 @@ class InterventionTracker:
             return []
         return [_attempt(each) for each in earlier if each.rewind_to is not None]
 
-    def numbers_at_site(self) -> list[int]:
-        """The rollback under verification, and those that did not get past its site."""
-        rollback = self.under_verification()
-        return [each.number for each in ([] if rollback is None else [rollback, *self.unsuccessful])]
-
     def forget_site(self) -> None:
         """The run got past the last site, or an operator took over: the next rollback there is a first attempt."""
         self.hard_sites += any(each.state is InterventionState.RECURRED for each in self.unsuccessful)
@@ -172,11 +167,6 @@ class InterventionTracker:
         if active is None or active.number != number or active.skip_from is None or active.skip_to is None:
             return None
         return active.skip_from, active.skip_to
-
-    def check_number(self, number: int) -> None:
-        """Raises ValueError when there never was such an intervention."""
-        if not 1 <= number <= self.num_interventions:
-            raise ValueError(f"there is no intervention {number}")
 
     def require_active(self, number: int) -> None:
         """Raises ValueError when this intervention is not the active one."""

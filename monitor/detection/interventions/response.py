@@ -153,20 +153,16 @@ class IncidentResponse:
         self, step: int, readings: Readings, recent: RecentRows, first_skipped: int | None = None
     ) -> list[Effect]:
         """Take in a row that needs a closer look. `first_skipped`: see `IncidentTracker.observe`."""
-        effects = self.incidents.report_plateau(step, readings) + self._supersede(readings, first_skipped)
+        effects = self.incidents.report_plateau(step, readings)
+        if self.incidents.open is not None and not self.interventions.is_ordered():
+            end = self.incidents.superseded(readings, first_skipped)
+            effects += [] if end is None else self._close(*end, superseded=True)
         effects += self.incidents.observe(step, readings, recent, first_skipped)
         effects += self._decide(step)
         current = self.incidents.open
         if current is not None and current.is_over(self.settings) and not self.interventions.is_ordered():
             effects += self._close(*current.outcome(readings))
         return effects + self._verify(step, recent)
-
-    def _supersede(self, readings: Readings, first_skipped: int | None) -> list[Effect]:
-        """End the open incident where a new or more severe one begins, unless an order for it is on its way."""
-        if self.incidents.open is None or self.interventions.is_ordered():
-            return []
-        end = self.incidents.superseded(readings, first_skipped)
-        return [] if end is None else self._close(*end, superseded=True)
 
     def _close(self, outcome: Outcome, reason: str, *, superseded: bool = False) -> list[Effect]:
         """End the open incident, and withdraw what is only proposed for it."""
@@ -210,8 +206,9 @@ class IncidentResponse:
         if decision.kind is None or self.policy.mode is Mode.OBSERVE:
             current.no_further_action = True
             proposal = Proposal(kind, step, decision.rewind_to, decision.skip_from, decision.skip_to)
-            why = self._only_observed(kind, decision.reasons)
-            return [*effects, *self._end_previous(now), self.incidents.note_proposal(proposal, why)]
+            why = "Observe mode" if self.can_roll_back else "This run only reports and cannot roll back"
+            text = " ".join([f"{why}{WOULD[kind]}", *decision.reasons])
+            return [*effects, *self._end_previous(now), self.incidents.note_proposal(proposal, text)]
         return effects + self._end_previous(now) + self._propose(decision, current, now)
 
     def _mark_structural(self, current: OpenIncident, now: Situation) -> list[Effect]:
@@ -244,10 +241,6 @@ class IncidentResponse:
         if self.policy.mode is Mode.APPROVE:
             return [proposed]
         return [replace(self.interventions.order(), choices=proposed.choices), *self.incidents.treat()]
-
-    def _only_observed(self, kind: OrderKind, reasons: Sequence[str]) -> str:
-        why = "Observe mode" if self.can_roll_back else "This run only reports and cannot roll back"
-        return " ".join([f"{why}{WOULD[kind]}", *reasons])
 
     def _situation(self, current: OpenIncident, step: int, attempts: Sequence[Attempt]) -> Situation:
         return Situation(
@@ -332,15 +325,14 @@ class IncidentResponse:
         if isinstance(finding, RepeatedSamples):
             effects += self._recur(SAMPLES_RETURNED, SAMPLES_RETURNED)
         effects += self.incidents.report_mismatch(finding)
-        return effects + self._end_skips() if ends_skips(finding) else effects
-
-    def _end_skips(self) -> list[Effect]:
-        """The data does not repeat: no batch is skipped from now on, not even by what waits for approval."""
-        self.data_repeats = False
+        if not ends_skips(finding):
+            return effects
+        self.data_repeats = False  # no batch is skipped from now on, not even by what waits for approval
         active = self.interventions.active
-        if active is None or active.state is not InterventionState.PROPOSED or active.skip_from is None:
-            return []
-        return [self.interventions.advance(InterventionEvent.WITHDRAW, "The data of this run does not repeat.")]
+        if active is not None and active.state is InterventionState.PROPOSED and active.skip_from is not None:
+            why = "The data of this run does not repeat."
+            effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, why))
+        return effects
 
     def sample_returned(self, details: Mapping[str, Any]) -> list[Effect]:
         """The trainer has trained again on a sample that a rollback skipped: the one under verification did not work.
@@ -350,7 +342,8 @@ class IncidentResponse:
         rollback, number = self.interventions.under_verification(), details.get("intervention")
         if rollback is None or rollback.skip_from is None:
             return []
-        if number is not None and number not in self.interventions.numbers_at_site():
+        at_site = [each.number for each in (rollback, *self.interventions.unsuccessful)]
+        if number is not None and number not in at_site:
             return []
         return self._recur(describe_returned(details), SAMPLES_RETURNED)
 
@@ -375,7 +368,8 @@ class IncidentResponse:
         """The trainer executed intervention `number`; reported twice, the second time only corrects the figures."""
         active = self.interventions.active
         if active is None or active.number != number:
-            self.interventions.check_number(number)
+            if not 1 <= number <= self.interventions.num_interventions:
+                raise ValueError(f"there is no intervention {number}")
             return []
         if active.kind is OrderKind.RELEASE:
             events = (InterventionEvent.APPLY, InterventionEvent.VERIFY)
@@ -391,14 +385,11 @@ class IncidentResponse:
         }
         if repeated:
             return [self.interventions.correct(**figures)]
-        verify_at = self._verify_at(active.verify_at, rewound_to)
-        effects = [self.interventions.advance(InterventionEvent.APPLY, verify_at=verify_at, **figures)]
-        return effects + self.incidents.begin_verification()
-
-    def _verify_at(self, planned: int | None, rewound_to: int | None) -> int:
         current = self.incidents.open
         last_step = 0 if current is None else current.last_step_out_of_band
-        return max(planned or 0, verification_step(self.policy, last_step, rewound_to))
+        verify_at = max(active.verify_at or 0, verification_step(self.policy, last_step, rewound_to))
+        effects = [self.interventions.advance(InterventionEvent.APPLY, verify_at=verify_at, **figures)]
+        return effects + self.incidents.begin_verification()
 
     def order_failed(self, number: int, detail: str, refusal: Refusal | None = None) -> list[Effect]:
         """Take in that the trainer could not execute intervention `number`; `refusal`: it would not."""
@@ -536,12 +527,10 @@ class IncidentResponse:
         active = self.interventions.active
         if active is not None and active.kind is OrderKind.HOLD and active.state is not InterventionState.PROPOSED:
             raise ValueError("the run is held, or about to be")
-        incident = None if self.incidents.open is None else self.incidents.open.incident
+        incident = None if self.incidents.open is None else self.incidents.open.incident.number
         effects = self._replace_active()
         decision = Decision(OrderKind.HOLD, reasons=[reason or "An operator holds the run."])
-        self.interventions.propose(
-            decision, incident=None if incident is None else incident.number, step=self.last_step
-        )
+        self.interventions.propose(decision, incident=incident, step=self.last_step)
         return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
 
     def rollback(
@@ -596,7 +585,9 @@ class IncidentResponse:
         first = self.batches.batch_of(target)
         begin = first if skip_from is None else skip_from
         if not self.can_skip and (skip_from, skip_to) != (None, None) and skip_to != begin:  # an empty range skips none
-            raise ValueError(f"{self._why_no_skip()}: order the rollback without skip_from and skip_to")
+            why = "the trainer skips no batch (max_skip=0)" if self._may_skip else "this run cannot leave batches out"
+            why = why if self.data_repeats else "the data of this run does not repeat"
+            raise ValueError(f"{why}: order the rollback without skip_from and skip_to")
         if begin < first:
             raise ValueError(f"skip_from ({begin}) must not be below the checkpoint's batch {first}")
         if not self.can_skip:
@@ -606,11 +597,6 @@ class IncidentResponse:
             what = "the checkpoint's batch" if skip_from is None else "skip_from"
             raise ValueError(f"skip_to ({end}) must not be below {what} {begin}")
         return begin, end
-
-    def _why_no_skip(self) -> str:
-        if not self.data_repeats:
-            return "the data of this run does not repeat"
-        return "the trainer skips no batch (max_skip=0)" if self._may_skip else "this run cannot leave batches out"
 
     def release(self, reason: str = "") -> list[Effect]:
         """An operator ends a hold. Raises ValueError when the run is not held."""

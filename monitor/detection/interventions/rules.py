@@ -173,7 +173,10 @@ def with_limits(
         wider = "wider skip" if limits.max_skip else "skip"
         reasons.append(f"The trainer's limit max_skip={limits.max_skip} permits no {wider}.")
         if width and any(0 < each.num_skipped >= limits.max_skip for each in now.attempts):
-            return _held_or_final(policy, f"{reasons[-1]} One as wide did not help: a person must decide.")
+            why = f"{reasons[-1]} One as wide did not help: a person must decide."
+            if _holds(policy):
+                return Decision(OrderKind.HOLD, reasons=[why])
+            return Decision(None, reasons=[why, f"{NOTHING_MORE}."], is_final=True)
     return replace(decision, reasons=[*decision.reasons, *reasons]) if reasons else decision
 
 
@@ -200,12 +203,6 @@ def after_refusal(policy: Policy, refused: Intervention, refusal: Refusal | None
         return final
     why = f"The trainer's limits do not permit it ({detail}): a person must decide."
     return Decision(OrderKind.HOLD, reasons=[why]) if _holds(policy) else final
-
-
-def _held_or_final(policy: Policy, why: str) -> Decision:
-    if _holds(policy):
-        return Decision(OrderKind.HOLD, reasons=[why])
-    return Decision(None, reasons=[why, f"{NOTHING_MORE}."], is_final=True)
 
 
 def _holds(policy: Policy) -> bool:
