@@ -139,7 +139,9 @@ def believe(now: Situation, batch_of: BatchOf) -> Belief:
     width_scale = max(MIN_WIDTH_BATCHES, float(trouble))
     damaged = looks_like_damage(now)
     batches = PRIOR_BATCHES_DAMAGE if damaged else PRIOR_BATCHES
-    prior, failed_depth = _prior_recipe(now), 0
+    # before any attempt at this site, the earlier ones of the run count
+    prior = (PRIOR_RECIPE * PRIOR_SITES + now.hard_sites) / (PRIOR_SITES + now.hard_sites + now.easy_sites)
+    failed_depth = 0
     state, recipe = 1 - batches, prior / (1 - prior)
     for attempt in now.attempts:
         if not attempt.executed:
@@ -154,11 +156,6 @@ def believe(now: Situation, batch_of: BatchOf) -> Belief:
         recipe = 0.0
     blamed = 1.0 if now.structural else recipe / (recipe + batches + state)
     return Belief(batches / (batches + state), blamed, lag_scale, width_scale, failed_depth)
-
-
-def _prior_recipe(now: Situation) -> float:
-    """The probability, before any attempt at this site, that the recipe is to blame: earlier sites of the run count."""
-    return (PRIOR_RECIPE * PRIOR_SITES + now.hard_sites) / (PRIOR_SITES + now.hard_sites + now.easy_sites)
 
 
 def looks_like_damage(now: Situation) -> bool:

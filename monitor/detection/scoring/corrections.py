@@ -49,7 +49,8 @@ class SourceCorrection:
         if self.facts.smoothing:
             loss = self._before_smoothing(loss, present)
         else:
-            self._keep_last(loss)
+            usable = loss[np.isfinite(loss) & (loss != 0.0)]
+            self.last_loss = float(usable[-1]) if len(usable) else self.last_loss
         return replace(rows, metrics={**rows.metrics, "loss": loss}, present={**rows.present, "loss": present})
 
     def _zeros(self, loss: Floats, present: Bools) -> Bools:
@@ -88,11 +89,6 @@ class SourceCorrection:
         if len(values):
             self.last_loss = float(values[-1])
         return corrected
-
-    def _keep_last(self, loss: Floats) -> None:
-        usable = loss[np.isfinite(loss) & (loss != 0.0)]
-        if len(usable):
-            self.last_loss = float(usable[-1])
 
     def to_dict(self) -> dict[str, Any]:
         last = self.last_loss if isfinite(self.last_loss) else None

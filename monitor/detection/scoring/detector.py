@@ -18,7 +18,7 @@ Levels are fitted on an absolute grid of observations, so any split of a stream 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -310,13 +310,6 @@ class SignalDetector:
         load_fields(self.recent, state["recent"], RecentResiduals.NUMBERS, arrays, lists=arrays)
         self.recent.plain = self.recent.plain or self.recent.z.copy()
         self.thresholds.load_state_dict(state["thresholds"])
-
-    @classmethod
-    def from_state(cls, signal: SignalParameters, settings: DetectionSettings, state: dict[str, Any]) -> Self:
-        """A detector as it was stored. Raises as `load_state_dict` does."""
-        detector = cls(signal, settings)
-        detector.load_state_dict(state)
-        return detector
 
 
 def _period(count: int) -> int:

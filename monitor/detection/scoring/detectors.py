@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -264,23 +263,21 @@ class DetectorSet:
         """
         state = state if state.get("version") == VERSION else {}
         stored = state.get("signals") or {}
-        loaded = {
-            name: restore(partial(SignalDetector.from_state, parameters(name), self.settings), stored.get(name))
-            for name in [*self.by_signal, *(name for name in stored if is_advisory(name))]
-        }
-        self.by_signal = {
-            name: detector or SignalDetector(parameters(name), self.settings) for name, detector in loaded.items()
-        }
+        names = [*self.by_signal, *(name for name in stored if is_advisory(name))]
+        self.by_signal = {name: SignalDetector(parameters(name), self.settings) for name in names}
+        for name, detector in self.by_signal.items():
+            if stored.get(name) is not None:
+                detector.load_state_dict(stored[name])
         self.declared = list(state.get("declared") or ())
         self.accepted = list(state.get("accepted") or ())
         self.log_lr = restore(float, state.get("log_lr"))
         self.source = restore(SourceCorrection.from_dict, state.get("source")) or SourceCorrection()
-        self.skipped = restore(partial(load, SkippedUpdates), state.get("skipped")) or SkippedUpdates()
+        self.skipped = load(SkippedUpdates, state.get("skipped") or {})
         signals = list(self.by_signal)
         self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
         if self.skipped.last_step is None and len(self.recent.steps):  # not stored where nothing was skipped
             self.skipped.last_step = int(self.recent.steps[-1])
-        return frozenset(name for name, detector in loaded.items() if detector is None and not is_advisory(name))
+        return frozenset(name for name in names if stored.get(name) is None and not is_advisory(name))
 
 
 def _due(steps: Sequence[int], rows: Rows) -> tuple[list[int], list[int]]:
