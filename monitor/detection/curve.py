@@ -73,7 +73,10 @@ def _check_header(name: str, header: Sequence[str]) -> None:
 
 
 def _append_step(name: str, line: int, steps: "array[int]", cell: str) -> None:
-    step = _step(name, line, _number(name, line, "step", cell))
+    value = _number(name, line, "step", cell)
+    if value is None or not math.isfinite(value) or value != int(value) or abs(value) >= 2**53:
+        raise CurveError(f"{name}, line {line}: step is {value}, not a whole number.")
+    step = int(value)
     if steps and step <= steps[-1]:
         word = "a duplicate of" if step == steps[-1] else "not above"
         raise CurveError(f"{name}, line {line}: step {step} is {word} the step before it, {steps[-1]}.")
@@ -89,9 +92,3 @@ def _number(name: str, line: int, column: str, cell: str) -> float | None:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}..."
-
-
-def _step(name: str, line: int, value: float | None) -> int:
-    if value is None or not math.isfinite(value) or value != int(value) or abs(value) >= 2**53:
-        raise CurveError(f"{name}, line {line}: step is {value}, not a whole number.")
-    return int(value)

@@ -118,7 +118,9 @@ def preflight(known: Known) -> Preflight:
     """Return the facts about a proposed intervention, in figures and sentences."""
     tier, load_seconds, save_seconds = _place(known)
     num_devices, _ = devices_of(known.config, known.devices)
-    step_seconds, tokens_per_step = _step_seconds(known), _tokens_per_step(known)
+    seconds = [each[3] for each in known.recent_reports if len(each) > 3 and each[3] is not None]
+    step_seconds, tokens_per_step = median(seconds) if seconds else None, _tokens_per_step(known)
+    is_gpu = any(word in each.lower() for each in known.devices for word in ("cuda", "nvidia", "amd instinct", "gpu"))
     recomputed, since_onset = known.steps_since(known.rewind_to), known.steps_since(known.onset_step)
     steps = known.answer.get("order_steps")
     restorable = not known.answer.get("problem") if known.is_fresh and known.rewind_to is not None else None
@@ -132,7 +134,7 @@ def preflight(known: Known) -> Preflight:
         save_seconds=save_seconds,
         recomputed_steps=recomputed,
         num_devices=num_devices,
-        unit=_unit(known),
+        unit="GPU-hours" if is_gpu else "device-hours",
         rollback_hours=_device_hours(recomputed, step_seconds, num_devices, load_seconds or 0.0),
         hours_since_onset=_device_hours(since_onset, step_seconds, num_devices),
         hours_per_hour=float(num_devices),
@@ -156,11 +158,6 @@ def _place(known: Known) -> tuple[str | None, float | None, float | None]:
     return tier, times.get("load_seconds"), times.get("save_seconds")
 
 
-def _step_seconds(known: Known) -> float | None:
-    found = [each[3] for each in known.recent_reports if len(each) > 3 and each[3] is not None]
-    return median(found) if found else None
-
-
 def _tokens_per_step(known: Known) -> float | None:
     """Return the increase of the token counter per step."""
     found = [(each[1], each[2]) for each in known.recent_reports if len(each) > 2 and each[2] is not None]
@@ -179,12 +176,6 @@ def devices_of(config: Mapping[str, Any], devices: Sequence[Any]) -> tuple[int, 
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_DEVICES:
             return value, True
     return max(1, len(devices)), False
-
-
-def _unit(known: Known) -> str:
-    """Return the unit of the costs."""
-    is_gpu = any(word in each.lower() for each in known.devices for word in ("cuda", "nvidia", "amd instinct", "gpu"))
-    return "GPU-hours" if is_gpu else "device-hours"
 
 
 def _device_hours(steps: int | None, step_seconds: float | None, num_devices: int, more: float = 0.0) -> float | None:

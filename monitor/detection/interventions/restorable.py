@@ -101,21 +101,18 @@ class BatchIndex:
         offsets = column[known].astype(np.int64) - rows.steps[known]
         last = np.concatenate([self.offsets[-1:], offsets[:-1]])
         for k in np.flatnonzero(offsets != last):
-            self._change(int(rows.steps[known][k]), int(offsets[k]))
+            step = int(rows.steps[known][k])
+            self.rewind(step)
+            self.steps.append(step)
+            self.offsets.append(int(offsets[k]))
+            del self.steps[:-MAX_OFFSETS], self.offsets[:-MAX_OFFSETS]
+            self.steps[0] = 0
 
     def read_row(self, row: Row) -> None:
         """Take in one row."""
         batch = row.values.get("batch_index")
         if batch is not None and not (abs(batch) < MAX_COUNT and int(batch) - row.step == self.offsets[-1]):
             self.update(row.as_rows())
-
-    def _change(self, step: int, offset: int) -> None:
-        """Set the offset from `step` on."""
-        self.rewind(step)
-        self.steps.append(step)
-        self.offsets.append(offset)
-        del self.steps[:-MAX_OFFSETS], self.offsets[:-MAX_OFFSETS]
-        self.steps[0] = 0
 
     def rewind(self, step: int) -> None:
         """Forget the offsets of `step` and later (the first entry stays)."""
