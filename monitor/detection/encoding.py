@@ -40,19 +40,22 @@ def load_fields(
         setattr(owner, name, values.tolist() if name in lists else values)
 
 
-def dump(record: Any) -> dict[str, Any]:
+def dump(record: Any, without: Sequence[str] = ()) -> dict[str, Any]:
     """A dataclass as JSON, field by field, and so the records in it, unless they have a `to_dict` of their own."""
-    return {field.name: _dumped(getattr(record, field.name)) for field in fields(record)}
+    names = [field.name for field in fields(record) if field.name not in without]
+    return {name: _dumped(getattr(record, name)) for name in names}
 
 
 def _dumped(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return pack(value) if value.dtype == np.float64 else value.tolist()
+    if value is None or isinstance(value, int | str):
+        return value
+    if isinstance(value, float):
+        return encode_number(value)
     if isinstance(value, list | tuple):
         return [_dumped(each) for each in value]
-    if is_dataclass(value):
-        return value.to_dict() if hasattr(value, "to_dict") else dump(value)
-    return encode_number(value) if isinstance(value, float) else value
+    if isinstance(value, np.ndarray):
+        return pack(value) if value.dtype == np.float64 else value.tolist()
+    return value.to_dict() if hasattr(value, "to_dict") else dump(value)
 
 
 def load(kind: Callable[..., Part], state: Mapping[str, Any], **others: Any) -> Part:
@@ -67,8 +70,8 @@ def load(kind: Callable[..., Part], state: Mapping[str, Any], **others: Any) -> 
 
 
 def _loaded(kind: Any, value: Any) -> Any:
-    if value is None:
-        return None
+    if value is None or kind in (int, bool, str):
+        return value
     if kind in (Floats, Ints):
         return unpack(value) if kind == Floats else np.array(value, dtype=np.int64)
     origin, inner = get_origin(kind), get_args(kind)

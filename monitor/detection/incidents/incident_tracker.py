@@ -261,5 +261,5 @@ class IncidentTracker:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are not empty: of most runs, few."""
-        others = ("settings", "source")
-        return {name: part for name, part in dump(self).items() if name not in others and part not in (None, [])}
+        parts = dump(self, without=("settings", "source"))
+        return {name: part for name, part in parts.items() if part not in (None, [])}
