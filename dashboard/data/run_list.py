@@ -8,7 +8,7 @@ raises StoreUnavailable.
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import streamlit as st
 from sqlalchemy.orm import Session
@@ -21,7 +21,7 @@ from db.models import Run
 from db.run_states import NEEDS_A_PERSON, SILENT
 from db.runs import filters, overview, pages, verdicts
 from db.runs.filters import RunFilter
-from db.runs.overview import RunSummary, StepTime, Tally
+from db.runs.overview import RunSummary, Tally
 from db.runs.verdicts import Verdict
 from db.store.known_runs import KnownRuns
 from lossguard.vocabulary.run_search import RunOrder, flattened
@@ -38,17 +38,9 @@ LIVE_STATES = frozenset({NEEDS_A_PERSON, SILENT, RunState.RUNNING.value})
 """States of runs that come first in the order of attention."""
 
 
-class CountedRun(NamedTuple):
-    """A run in the list, as far as its own row and a few queries say."""
-
-    run: Run
-    tally: Tally
-    verdict: Verdict
-
-
 @dataclass(frozen=True, slots=True)
 class ListedRun:
-    """A run of the list with its steps, metrics and settings."""
+    """A run of the list; `listed` adds its steps, metrics and settings."""
 
     run: Run
     tally: Tally
@@ -70,9 +62,8 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class RunCard:
-    """A run in the list of runs."""
+    """Values of a run that its card shows."""
 
-    run: Run
     progress: StepProgress
     loss: float | None
     """The newest value, non-finite ones included; None when none of the newest steps has one."""
@@ -82,15 +73,20 @@ class RunCard:
     """Largest finite loss of each bucket of the newest steps."""
 
 
-def listed(rows: Sequence[CountedRun], metrics: Iterable[str]) -> list[ListedRun]:
+def listed(rows: Sequence[ListedRun], metrics: Iterable[str]) -> list[ListedRun]:
     """Return these runs with their settings, their progress and these metrics. Raises StoreUnavailable."""
     url, asked = database_url(), frozenset(metrics)
     known = _known_runs(url)
-    found = {run.pk: known.current(run) for run, *_ in rows}
-    old = [run for run, *_ in rows if (each := found[run.pk]) is None or not asked <= each.asked]
+    runs = [row.run for row in rows]
+    found = {run.pk: known.current(run) for run in runs}
+    old = [run for run in runs if (each := found[run.pk]) is None or not asked <= each.asked]
     if old:
         found |= _read(url, known, old, asked)
-    return [ListedRun(*row, each.summary, each.settings) for row in rows if (each := found[row.run.pk]) is not None]
+    return [
+        replace(row, summary=each.summary, settings=each.settings)
+        for row in rows
+        if (each := found[row.run.pk]) is not None
+    ]
 
 
 def _read(url: str, known: KnownRuns[_Known], runs: Sequence[Run], asked: frozenset[str]) -> dict[int, _Known]:
@@ -129,7 +125,7 @@ has_setting = cached_read(CHOICES_SECONDS)(filters.has_setting)
 class FoundRuns:
     """The first runs that match."""
 
-    rows: Sequence[CountedRun]
+    rows: Sequence[ListedRun]
     total: int
     """Number of runs that match."""
 
@@ -151,14 +147,15 @@ def found_ids(where: RunFilter, order: RunOrder, limit: int) -> list[str]:
         return [run.id for run in some.runs]
 
 
-def named(run_ids: Sequence[str]) -> list[CountedRun]:
+def named(run_ids: Sequence[str]) -> list[ListedRun]:
     """The runs with these ids, in this order; those that there are."""
     return _named(tuple(run_ids)) if run_ids else []
 
 
-def num_matching(where: RunFilter, run_ids: Sequence[str]) -> int:
+@cached_read()
+def num_matching(session: Session, where: RunFilter, run_ids: Sequence[str]) -> int:
     """Return the number of runs with these ids that match."""
-    return _count(replace(where, run_ids=tuple(run_ids)))
+    return pages.count(session, where=replace(where, run_ids=tuple(run_ids)), now=time.time())
 
 
 def called(text: str) -> list[Run]:
@@ -195,21 +192,16 @@ def _attention_first(
 
 
 @cached_read()
-def _named(session: Session, run_ids: tuple[str, ...]) -> list[CountedRun]:
+def _named(session: Session, run_ids: tuple[str, ...]) -> list[ListedRun]:
     place = {run_id: number for number, run_id in enumerate(run_ids)}
     some = pages.page(session, where=RunFilter(run_ids=run_ids), limit=None, now=time.time()).runs
     return _counted(session, sorted(some, key=lambda run: place[run.id]))
 
 
-@cached_read()
-def _count(session: Session, where: RunFilter) -> int:
-    return pages.count(session, where=where, now=time.time())
-
-
-def _counted(session: Session, runs: Sequence[Run]) -> list[CountedRun]:
+def _counted(session: Session, runs: Sequence[Run]) -> list[ListedRun]:
     tallies, is_down = overview.tallies(session, runs=runs), collector_watch.is_down()
     judged = verdicts.verdicts(session, runs=runs, now=time.time(), is_collector_down=is_down)
-    return [CountedRun(run, tallies.get(run.pk, Tally()), judged[run.pk]) for run in runs]
+    return [ListedRun(run, tallies.get(run.pk, Tally()), judged[run.pk]) for run in runs]
 
 
 def cards(runs: Sequence[Run]) -> list[RunCard]:
@@ -222,22 +214,18 @@ def cards(runs: Sequence[Run]) -> list[RunCard]:
         with open_store(url) as session:
             newest = overview.newest(session, runs=changed, metrics=("loss", "tokens"), num_steps=SPARKLINE_STEPS)
         for run in changed:
-            found[run.pk] = read = _card(run, *newest[run.pk])
+            summary, times = newest[run.pk]
+            loss, tokens = summary.metrics.get("loss"), summary.metrics.get("tokens")
+            found[run.pk] = read = RunCard(
+                progress=progress(run, times),
+                loss=loss.last if loss else None,
+                tokens=tokens.last if tokens else None,
+                sparkline=list(loss.sparkline) if loss else [],
+            )
             known.keep(run, read)
-    return [replace(card, run=run) for run in runs if (card := found[run.pk]) is not None]
+    return [card for run in runs if (card := found[run.pk]) is not None]
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _known_cards(url: str) -> KnownRuns[RunCard]:
     return KnownRuns()
-
-
-def _card(run: Run, summary: RunSummary, times: Sequence[StepTime]) -> RunCard:
-    loss, tokens = summary.metrics.get("loss"), summary.metrics.get("tokens")
-    return RunCard(
-        run=run,
-        progress=progress(run, times),
-        loss=loss.last if loss else None,
-        tokens=tokens.last if tokens else None,
-        sparkline=list(loss.sparkline) if loss else [],
-    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard.data import run_list
-from dashboard.data.run_list import CountedRun, FoundRuns, ListedRun
+from dashboard.data.run_list import FoundRuns, ListedRun
 from dashboard.operator_actions import collector_url
 from dashboard.views import frame, operate
 from dashboard.views.run_picker import search_box, show_problems
@@ -146,8 +146,7 @@ def rows_of_table(found: FoundRuns, chosen: Filters, columns: Sequence[Column], 
     rows = found.rows
     if chosen.by_column:
         by, descending = chosen.column, chosen.order.endswith(filters.DOWN)
-        in_order = ordered(run_list.listed(rows, metrics_of([by])), by, descending=descending)
-        rows = [CountedRun(row.run, row.tally, row.verdict) for row in in_order[:num_shown]]
+        rows = ordered(run_list.listed(rows, metrics_of([by])), by, descending=descending)[:num_shown]
     return run_list.listed(rows, metrics_of(columns) | {table.SPARKLINE})
 
 
@@ -156,7 +155,7 @@ def show_cards(found: FoundRuns) -> None:
     for place, (row, card) in enumerate(zip(found.rows, shown, strict=True)):
         if place == NUM_FIRST_CARDS:
             frame.wait_for_drawing("cards")
-        cards.show(card, row.tally, row.verdict)
+        cards.show(row, card)
 
 
 def show_more(total: int, num_shown: int) -> None:

@@ -17,8 +17,8 @@ import streamlit as st
 from dashboard import formatting
 from dashboard.data.comparison.configurations import setting_text
 from dashboard.data.run_list import ListedRun
-from dashboard.figures.sparkline import points
 from dashboard.views.runs import selection
+from dashboard.views.runs.cards import points
 from dashboard.views.runs.columns import STEPS, Column, Group, number
 from dashboard.views.runs.filters import SORT, SortOrder, orders_of
 from lossguard.vocabulary.protocol import encode_number

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from dashboard.data import run_list
-from dashboard.data.run_list import CountedRun, ListedRun
+from dashboard.data.run_list import ListedRun
 from db import commands, queries
 from db.models import Run
 from db.runs import overview
@@ -37,7 +37,7 @@ def read(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def listed(engine: sa.Engine, *metrics: str) -> list[ListedRun]:
     with reading(engine) as session:
         ended = Verdict(RunVerdict.ENDED, "Finished: 3 steps")
-        rows = [CountedRun(run, Tally(), ended) for run in queries.runs(session)]
+        rows = [ListedRun(run, Tally(), ended) for run in queries.runs(session)]
     return run_list.listed(rows, metrics)
 
 
