@@ -65,7 +65,11 @@ def run_figure(
     live, lines = {}, {}
     for (name, curve), color in zip(curves.items(), cycle(PANEL_COLOURS), strict=False):
         live[name] = [PlacedLine(curve.live, run_axes.live, replace(LIVE, color=color))]
-        lines[name] = [*_branches(curve, run_axes), *live[name]]  # the live line above the others
+        branches = [
+            PlacedLine(series, run_axes.branches.get(segment, run_axes.live), DISCARDED)
+            for segment, series in curve.discarded.items()
+        ]
+        lines[name] = [*branches, *live[name]]  # the live line above the others
     log, ranges = value_axes(live, lines, options.axes)
     label_row = LABEL_ROW if marks.incidents else 0
     layout = panel_layout(list(curves), log=log, ranges=ranges, label_row=label_row)
@@ -77,13 +81,6 @@ def run_figure(
         traces += draw_lines(panel, lines[panel.metric], options)
     traces = without_repeated_legend_entries(traces + marked.traces)
     return panel_figure(layout, traces, options.x_axis, options.window, options.revision, shapes=marked.shapes)
-
-
-def _branches(curve: Curve, run_axes: RunAxes) -> list[PlacedLine]:
-    return [
-        PlacedLine(series, run_axes.branches.get(segment, run_axes.live), DISCARDED)
-        for segment, series in curve.discarded.items()
-    ]
 
 
 def draw_lines(panel: Panel, lines: Sequence[PlacedLine], options: ChartOptions) -> list[dict[str, Any]]:
@@ -98,18 +95,15 @@ def draw_line(panel: Panel, line: PlacedLine, options: ChartOptions) -> list[dic
     """A line with its envelope, and crosses for values that are not finite."""
     if not len(line.x):
         return []
-    pauses = _pauses(line.x) if options.x_axis is XAxis.TIME else []
+    pauses: list[int] = []  # indices of the positions that follow one
+    if options.x_axis is XAxis.TIME and len(line.x) > 1:
+        gaps = np.diff(line.x)
+        pauses = (np.flatnonzero(gaps > PAUSE_RATIO * np.median(gaps)) + 1).tolist()
     traces, mean = _envelope(panel, line), floats(line.series.mean)
     if options.smooth:
         traces.append(_line(panel, line, mean, pauses) | _raw(line.style))
         mean = smoothed(line.series, options.smooth)
     return [*traces, _line(panel, line, mean, pauses), *_crosses(panel, line)]
-
-
-def _pauses(x: Floats) -> list[int]:
-    """Return the indices of the positions that follow a pause."""
-    gaps = np.diff(x)
-    return [] if not len(gaps) else (np.flatnonzero(gaps > PAUSE_RATIO * np.median(gaps)) + 1).tolist()
 
 
 def _line(panel: Panel, line: PlacedLine, y: Floats, pauses: Sequence[int]) -> dict[str, Any]:

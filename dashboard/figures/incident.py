@@ -75,7 +75,9 @@ def incident_figure(
     is_of_speed = incident.kind in THROUGHPUT_KINDS
     shown = with_step_times(shown) if is_of_speed else shown
     names = [name for name in (STEP_SECONDS, *CURVES) if name in shown.original.metrics]
-    names += _advisory(incident, shown)
+    # The advisory signals that left their band, and the one that the incident is about.
+    judged = {name: band for name, band in shown.bands.items() if name not in SIGNALS}
+    names += [name for name, band in judged.items() if name == incident.signal or (band.score >= 1.0).any()]
     if incident.kind == IncidentKind.HELD_OUT_RISE:
         names.sort(key=lambda name: name != incident.signal)
     log = {SCORE} | log_axes({name: _columns(name, shown) for name in names})
@@ -83,19 +85,17 @@ def incident_figure(
     layout = panel_layout([*names[:1], *scores, *names[1:]] if names else [], log=log)
     room = EDGE * (shown.last - shown.first)  # for the marks at the ends
     bounds: tuple[float, float] = (shown.first - room, shown.last + room) if window is None else window
-    shapes = _shapes(incident, rewinds, shown)
+    end = incident.end_step
+    if end is None:
+        end = max(incident.detected_step, int(shown.original.steps[-1]) if len(shown.original) else 0)
+    shapes = [vertical_band(incident.onset_step - 0.5, end + 0.5, VERMILLION)]
+    shapes += [vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}) for at in rewinds[-1:]]
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
         traces += _scores(panel, shown, names) if panel.metric == SCORE else signal_lines(panel, shown)
     traces += _marks(layout.label_row, incident, interventions) if names else []
     traces = without_repeated_legend_entries(traces)
     return panel_figure(layout, traces, XAxis.STEP, bounds, f"incident-{incident.number}", shapes=shapes)
-
-
-def _advisory(incident: Incident, shown: IncidentWindow) -> list[str]:
-    """The advisory signals that left their band, and the one that the incident is about."""
-    judged = {name: band for name, band in shown.bands.items() if name not in SIGNALS}
-    return [name for name, band in judged.items() if name == incident.signal or (band.score >= 1.0).any()]
 
 
 def _columns(name: str, shown: IncidentWindow) -> list[Floats]:
@@ -178,14 +178,6 @@ def _marks(label_row: Panel, incident: Incident, interventions: Sequence[Interve
         for name, step, symbol, color in marks
         if step is not None
     ]
-
-
-def _shapes(incident: Incident, rewinds: Sequence[int], shown: IncidentWindow) -> list[dict[str, Any]]:
-    end = incident.end_step
-    if end is None:
-        end = max(incident.detected_step, int(shown.original.steps[-1]) if len(shown.original) else 0)
-    shapes = [vertical_band(incident.onset_step - 0.5, end + 0.5, VERMILLION)]
-    return shapes + [vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}) for at in rewinds[-1:]]
 
 
 LOSS = "loss"

@@ -14,6 +14,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.axes import Floats, XAxis, compact
 from dashboard.data.facts import Curve
+from dashboard.figures.lines import floats
 from dashboard.figures.panels import SPIKES, X_AXES, vertical_line
 from dashboard.figures.style import NUMBER, RUN_COLOURS, VERMILLION, base_figure, scatter
 from dashboard.figures.value_axis import as_float32
@@ -71,8 +72,20 @@ def line_panels(
         suffix = "" if place == 0 else str(place + 1)
         top = 1 - (place * (panel_height + GAP) + GAP) / inside
         bottom = max(top - panel_height / inside, 0.0)
-        layout[f"yaxis{suffix}"] = _value_axis(panel) | {"domain": [bottom, top], "anchor": "x"}
-        layout["annotations"].append(_title(panel.title, top))
+        axis = {"tickformat": panel.tick_format, "zeroline": False, "showgrid": True, "nticks": 4}
+        if panel.log:
+            axis |= {"type": "log", "dtick": "D2"}
+        elif panel.from_zero:
+            axis["rangemode"] = "tozero"
+        layout[f"yaxis{suffix}"] = axis | {"domain": [bottom, top], "anchor": "x"}
+        layout["annotations"].append(
+            {
+                "text": f"<b>{formatting.escape_plotly(panel.title)}</b>",
+                "showarrow": False,
+                "font": {"size": 13},
+                **{"x": 0, "xref": "paper", "xanchor": "left", "y": top, "yref": "paper", "yanchor": "bottom"},
+            }
+        )
         for line in panel.lines:
             traces.append(_trace(line, f"y{suffix}", colours[line.name], with_legend=line.name not in shown))
             shown.add(line.name)
@@ -80,16 +93,6 @@ def line_panels(
     figure = base_figure(height=inside + TOP + BOTTOM, top=TOP, bottom=BOTTOM, revision=revision, **layout)
     figure.add_traces(traces)
     return figure
-
-
-def _value_axis(panel: LinePanel) -> dict[str, Any]:
-    axis: dict[str, Any] = {"tickformat": panel.tick_format, "zeroline": False, "showgrid": True, "nticks": 4}
-    return axis | ({"type": "log", "dtick": "D2"} if panel.log else {"rangemode": "tozero"} if panel.from_zero else {})
-
-
-def _title(text: str, top: float) -> dict[str, Any]:
-    place = {"x": 0, "xref": "paper", "xanchor": "left", "y": top, "yref": "paper", "yanchor": "bottom"}
-    return {"text": f"<b>{formatting.escape_plotly(text)}</b>", "showarrow": False, "font": {"size": 13}, **place}
 
 
 def _trace(line: PanelLine, axis: str, colour: str, *, with_legend: bool) -> dict[str, Any]:
@@ -112,7 +115,11 @@ def family_figure(curves: Mapping[str, Curve], *, revision: str) -> go.Figure | 
     panels = []
     for family in FAMILIES:
         lines = [
-            PanelLine(name.removeprefix(family.name), *_points_of(curve))
+            PanelLine(
+                name.removeprefix(family.name),
+                np.array(curve.live.first_step, dtype=np.float64),
+                floats(curve.live.mean),
+            )
             for name, curve in curves.items()
             if family_of(name) is family
         ]
@@ -120,12 +127,6 @@ def family_figure(curves: Mapping[str, Curve], *, revision: str) -> go.Figure | 
             title = family.title.format("each source" if family.name == "source_loss/" else "each layer group")
             panels.append(LinePanel(title, lines, family.tick_format, log=family.log_axis is LogAxis.ALWAYS))
     return line_panels(panels, X_AXES[XAxis.STEP], revision=revision) if panels else None
-
-
-def _points_of(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the mean of each bucket; NaN where no value was finite."""
-    means = [np.nan if mean is None else mean for mean in curve.live.mean]
-    return np.array(curve.live.first_step, dtype=np.float64), np.array(means, dtype=np.float64)
 
 
 HARDWARE_PANEL_HEIGHT = 76

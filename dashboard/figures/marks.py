@@ -192,25 +192,18 @@ def _add_interventions(drawn: DrawnMarks, panel: Panel, marks: Marks, run_axes: 
         below_names = {"y1": panel.top}  # of incidents, which it would strike through
         drawn.shapes.append(vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}) | below_names)
         look: dict[str, Any] = {"line": {"color": GREEN, "width": 1.6}, "marker": ARROW_HEAD}
-        texts, heights = [_intervention_hover(intervention, order)] * 2, [ARROW_HEIGHT] * 2
+        sentence = formatting.intervention_sentence(intervention, order)
+        texts = [f"intervention {intervention.number} ({intervention.state}): {sentence}"] * 2
+        heights = [ARROW_HEIGHT] * 2
         arrow = _markers(panel.mark_axis, [at, decided], heights, "intervention", texts, mode="lines+markers", **look)
         drawn.traces.append(arrow)
-        _add_skip(drawn, panel, intervention, float(run_axes.live.at([target])[0]))
-
-
-def _add_skip(drawn: DrawnMarks, panel: Panel, intervention: Intervention, at: float) -> None:
-    """Batches are not steps: the skipped ones are marked where the run continues without them."""
-    if intervention.skip_from is None or intervention.skip_to is None:
-        return
-    count = formatting.plural(intervention.skip_to - intervention.skip_from, "batch", "batches")
-    text = f"skipped from here: {count} ({wording.batches(intervention.skip_from, intervention.skip_to)})"
-    marker = {"symbol": "square-x-open", "size": 11, "color": ORANGE, "line": {"width": 1.6}}
-    drawn.traces.append(_markers(panel.mark_axis, [at], [0.0], "skipped batches", [text], marker=marker))
-
-
-def _intervention_hover(intervention: Intervention, order: Order | None) -> str:
-    sentence = formatting.intervention_sentence(intervention, order)
-    return f"intervention {intervention.number} ({intervention.state}): {sentence}"
+        if intervention.skip_from is not None and intervention.skip_to is not None:
+            # Batches are not steps: the skipped ones are marked where the run continues without them.
+            at = float(run_axes.live.at([target])[0])
+            count = formatting.plural(intervention.skip_to - intervention.skip_from, "batch", "batches")
+            text = f"skipped from here: {count} ({wording.batches(intervention.skip_from, intervention.skip_to)})"
+            marker = {"symbol": "square-x-open", "size": 11, "color": ORANGE, "line": {"width": 1.6}}
+            drawn.traces.append(_markers(panel.mark_axis, [at], [0.0], "skipped batches", [text], marker=marker))
 
 
 def _add_events(drawn: DrawnMarks, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
@@ -248,14 +241,13 @@ def _event_markers(
     axis: str, events: Sequence[Event], run_axes: RunAxes, y: Sequence[float], name: str, symbol: str
 ) -> dict[str, Any]:
     x = [run_axes.at(event.segment, event.step or 0) for event in events]
-    texts = [_event_hover(event) for event in events]
+    texts = []
+    for event in events:
+        text = f"{formatting.words(event.kind)} {formatting.details(event.details)}".strip()
+        text = text if len(text) <= MAX_HOVER_LETTERS else f"{text[:MAX_HOVER_LETTERS]} .."
+        texts.append(formatting.escape_plotly(text))
     marker = {"symbol": symbol, "size": 8, "color": GREY}
     return _markers(axis, x, y, name, texts, before=f"{name}: ", marker=marker)
-
-
-def _event_hover(event: Event) -> str:
-    text = f"{formatting.words(event.kind)} {formatting.details(event.details)}".strip()
-    return formatting.escape_plotly(text if len(text) <= MAX_HOVER_LETTERS else f"{text[:MAX_HOVER_LETTERS]} ..")
 
 
 def _pins(panel: Panel, notes: Sequence[StepNote], run_axes: RunAxes) -> dict[str, Any]:
@@ -265,7 +257,9 @@ def _pins(panel: Panel, notes: Sequence[StepNote], run_axes: RunAxes) -> dict[st
     """
     hovers: dict[int, list[str]] = {}
     for note in notes:
-        hovers.setdefault(note.step, []).append(_note_hover(note))
+        text = textwrap.shorten(note.text, MAX_HOVER_LETTERS, placeholder=" ..")
+        lines = textwrap.wrap(f"{text} ({note.author})", HOVER_LINE_LETTERS)
+        hovers.setdefault(note.step, []).append("<br>".join(map(formatting.escape_plotly, lines)))
     x = run_axes.live.at(list(hovers)).repeat(3).tolist()
     y = [PIN_HEAD, PIN_POINT, None] * len(hovers)
     return _markers(
@@ -279,12 +273,6 @@ def _pins(panel: Panel, notes: Sequence[StepNote], run_axes: RunAxes) -> dict[st
         line={"color": OLIVE, "width": 2},
         marker=PIN_MARKER | {"size": [10, 0, 0] * len(hovers)},
     )
-
-
-def _note_hover(note: StepNote) -> str:
-    text = textwrap.shorten(note.text, MAX_HOVER_LETTERS, placeholder=" ..")
-    lines = textwrap.wrap(f"{text} ({note.author})", HOVER_LINE_LETTERS)
-    return "<br>".join(map(formatting.escape_plotly, lines))
 
 
 def _markers(

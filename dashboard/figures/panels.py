@@ -170,35 +170,28 @@ def _ends(traces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[str, Any]:
     shown = values[(values >= panel.bounds[0]) & (values <= panel.bounds[1])]
+    # Beyond 3 ticks, plotly labels every digit beside a log axis of one power of ten.
     axis = metric_axis(panel.metric, log=panel.log, largest=np.abs(shown).max(initial=0.0)) | {
         "domain": [panel.bottom, panel.top],
-        "nticks": num_ticks(panel),
+        "nticks": 3 if panel.log else 6 if panel.position == 0 else 4,
         "showticklabels": note not in (NOTHING, NOTHING_ABOVE_0),
         "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
     }
     halves = shown / 2  # their difference does not overflow
     is_constant = len(shown) > 0 and np.ptp(halves) <= CONSTANT * np.abs(halves).max()
     value = float(shown[0]) if is_constant and SMALLEST < abs(shown[0]) <= LARGEST / 2 else 0.0
-    return axis | _range(panel, value) | (_ticks_of_a_constant(panel, value) if value else {})
-
-
-def _range(panel: Panel, constant: float) -> dict[str, Any]:
-    """Return the panel's range, also after a double click, which lets plotly find one; `constant`: 0 for none."""
-    shown = panel.range
-    if shown is None and not panel.log and constant:
-        shown = axis_range(np.array([constant]), np.array([constant]), log=False)
-    if shown is None:
-        return {}
-    ends = [10.0**end for end in shown] if panel.log else list(shown)
-    # Not minallowed and maxallowed: plotly ignores those below 1 on a log axis.
-    options = {"clipmin": ends[0], "clipmax": ends[1], "include": ends}
-    return {"range": shown, "autorange": True, "autorangeoptions": options}
-
-
-def _ticks_of_a_constant(panel: Panel, value: float) -> dict[str, Any]:
-    """Label the value, between 0 and its double on a linear axis: plotly would label round numbers beside it."""
-    ticks = [value] if panel.log else [0.0, value, 2 * value]
-    return {"tickvals": ticks, "tickformat": number_format(panel.metric, abs(value)), "tickformatstops": []}
+    bounds = panel.range
+    if bounds is None and not panel.log and value:
+        bounds = axis_range(np.array([value]), np.array([value]), log=False)
+    if bounds is not None:  # also after a double click, which lets plotly find a range
+        ends = [10.0**end for end in bounds] if panel.log else list(bounds)
+        # Not minallowed and maxallowed: plotly ignores those below 1 on a log axis.
+        options = {"clipmin": ends[0], "clipmax": ends[1], "include": ends}
+        axis |= {"range": bounds, "autorange": True, "autorangeoptions": options}
+    if value:  # between 0 and its double on a linear axis: plotly would label round numbers beside it
+        ticks = [value] if panel.log else [0.0, value, 2 * value]
+        axis |= {"tickvals": ticks, "tickformat": number_format(panel.metric, abs(value)), "tickformatstops": []}
+    return axis
 
 
 def _packed(trace: dict[str, Any], layout: PanelLayout) -> dict[str, Any]:
@@ -239,11 +232,6 @@ def _note(panel: Panel, values: Floats) -> str:
         ((sizes < SMALLEST).any(), f"smaller values are drawn at {SMALLEST:g}"),
     ]
     return ", ".join(note for applies, note in notes if applies)
-
-
-def num_ticks(panel: Panel) -> int:
-    """Return the approximate number; beyond 3 plotly labels every digit beside a log axis of one power of ten."""
-    return 3 if panel.log else 6 if panel.position == 0 else 4
 
 
 def vertical_band(first: float, last: float, color: str) -> dict[str, Any]:

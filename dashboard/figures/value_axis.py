@@ -60,22 +60,15 @@ def packed(trace: dict[str, Any], shown: tuple[float, float] | None, *, log: boo
     values = drawable(np.asarray(trace["y"], dtype=np.float64))
     if shown is None or log:
         return trace | {"y": as_float32(values, shown)}
-    drawn = _near(values, shown)
-    is_moved = np.isfinite(values) & (drawn != values)
-    return trace | {"y": as_float32(drawn, shown)} | (_hover_of_values(trace) if is_moved.any() else {})
-
-
-def _near(values: Floats, shown: tuple[float, float]) -> Floats:
-    """Move values far outside the axis nearer to it."""
     far = FAR * (shown[1] - shown[0])
-    moved: Floats = np.clip(values, max(shown[0] - far, -LARGEST), min(shown[1] + far, LARGEST))
-    return np.where(np.isfinite(values), moved, values)
-
-
-def _hover_of_values(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """Show each value as text: points are not where their values are."""
-    template = re.sub(r"%\{y:[^}]*\}", "%{text}", trace.get("hovertemplate") or "")
-    return {"hovertemplate": template, "text": [formatting.number(value) for value in trace["y"]]} if template else {}
+    moved = np.clip(values, max(shown[0] - far, -LARGEST), min(shown[1] + far, LARGEST))
+    drawn = np.where(np.isfinite(values), moved, values)
+    packed = trace | {"y": as_float32(drawn, shown)}
+    if (np.isfinite(values) & (drawn != values)).any() and trace.get("hovertemplate"):
+        # Points are not where their values are, which hover texts show.
+        packed["hovertemplate"] = re.sub(r"%\{y:[^}]*\}", "%{text}", trace["hovertemplate"])
+        packed["text"] = [formatting.number(value) for value in trace["y"]]
+    return packed
 
 
 Range = tuple[float, float]
