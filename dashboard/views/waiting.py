@@ -1,4 +1,4 @@
-"""Needs of a run: proposed interventions, a hold, incidents that no policy answers; with the buttons to decide."""
+"""Needs of a run: proposed interventions, a hold, open incidents; with the buttons to decide about them."""
 
 import time
 from collections.abc import Sequence
@@ -13,13 +13,15 @@ from dashboard.data.store import StepsUnreadable, database_url
 from dashboard.figures import component
 from dashboard.figures.component import cached_figure
 from dashboard.figures.incident import Futures, decision_figure
-from dashboard.views import decisions, frame, manual_rollback
+from dashboard.operator_actions import OperatorAction
+from dashboard.views import decisions, frame, manual_rollback, operate
 from db.models import Incident, Intervention
 from db.run_states import is_proposed
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK
-from lossguard.vocabulary.states import Arm, OrderKind, RunState
+from lossguard.vocabulary.states import Arm, IncidentKind, IncidentState, OrderKind, RunState
 from monitor.detection.interventions import preflight
 
+NOT_OF_THE_LEVEL = (IncidentKind.NONFINITE, IncidentKind.REPLAY_MISMATCH)
 MAX_UNRESOLVED = 3
 """Maximum incidents shown that no policy answers; the table of incidents begins with all open ones."""
 RELEASE = "**Release**: training continues from the current step, as it is."
@@ -32,13 +34,6 @@ LOWER_LR = (
     "configuration, and start it again with the same run id. The restart ends the hold."
 )
 STOP = "**Stop the run**: end the trainer in the same way, and do not start it again."
-
-
-def show_sentences(facts: RunFacts) -> None:
-    """Show each decision that waits, its reason and its picture, without buttons."""
-    for each in pending.to_decide(facts):
-        _show_need(facts, each)
-        _show_picture(facts, each)
 
 
 def show(facts: RunFacts) -> None:
@@ -173,3 +168,58 @@ def options(facts: RunFacts) -> list[str]:
 
 def _incident(facts: RunFacts, number: int | None) -> Incident | None:
     return next((each for each in facts.incidents if each.number == number), None)
+
+
+def show_actions(facts: RunFacts, incident: Incident) -> None:
+    """Show each decision that waits, its reason and its picture, then all buttons: also to accept what is."""
+    for each in pending.to_decide(facts):
+        _show_need(facts, each)
+        _show_picture(facts, each)
+    for each in pending.proposed(facts):
+        decisions.show_preflight(facts, each)
+    decisions.open_linked_dialog(facts)
+    with st.container(horizontal=True):
+        for each in pending.proposed(facts):
+            decisions.approve_and_reject(facts, each)
+        if (hold := pending.hold(facts)) is not None:
+            hold_buttons(facts, hold)
+        run_id, number, icon = facts.run.id, incident.number, ":material/done_all:"
+
+        def ended() -> str | None:
+            return pending.ended_meanwhile(cached.facts(run_id), number)
+
+        if is_level_in_question(facts, incident):
+            action = accept_level(facts)
+            operate.button("This is the new normal", action, key="accept-level", icon=icon, obsolete=ended)
+        # A run that has ended waits for an answer, too.
+        if incident.state == IncidentState.OPEN and incident.kind == IncidentKind.REPLAY_MISMATCH:
+            action = accept_replay(facts)
+            operate.button("This difference is normal", action, key="accept-replay", icon=icon, obsolete=ended)
+        if hold is None:
+            manual_rollback.button(facts, incident)
+
+
+def is_level_in_question(facts: RunFacts, incident: Incident) -> bool:
+    """The loss is out of its band, the run reports, and nothing has been ordered about it."""
+    is_open = incident.state == IncidentState.OPEN and incident.kind not in NOT_OF_THE_LEVEL
+    return is_open and incident.signal == "loss" and facts.run.state == RunState.RUNNING
+
+
+def accept_level(facts: RunFacts) -> OperatorAction:
+    return OperatorAction(
+        label="Accept the level",
+        question="Is the present level of the loss the new normal? It is learnt at once, the incident ends, and what "
+        "is proposed for it is withdrawn.",
+        success="The level is accepted. The incident has ended.",
+        path=f"/runs/{facts.run.id}/accept-level",
+    )
+
+
+def accept_replay(facts: RunFacts) -> OperatorAction:
+    return OperatorAction(
+        label="Accept the difference",
+        question="May recomputed steps of this run differ from their record as these did? The incident ends, and such "
+        "a difference is normal from now on.",
+        success="The difference is accepted. The incident has ended.",
+        path=f"/runs/{facts.run.id}/accept-replay",
+    )

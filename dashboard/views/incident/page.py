@@ -20,9 +20,8 @@ from dashboard.data.store import database_url
 from dashboard.figures import component
 from dashboard.figures.component import PackedFigure, cached_figure
 from dashboard.figures.incident import incident_figure
-from dashboard.views import chart, frame, manual_rollback, operate, states
+from dashboard.views import chart, frame, manual_rollback, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.incident import actions
 from dashboard.views.table import show_table
 from db.cli.command_engine import as_typed_here
 from db.models import Incident, Intervention
@@ -43,7 +42,7 @@ def page(facts: RunFacts) -> None:
         return
     interventions = incident_window.interventions_of(facts, incident)
     header(facts, incident)
-    actions.show(facts, incident)
+    waiting.show_actions(facts, incident)
     view = chart.view_in_url(figure_key(facts, incident), "steps")
     window = url_state.steps()
     around = cached.incident_window(facts, incident, window)
@@ -70,8 +69,8 @@ def selected_incident(facts: RunFacts) -> Incident | None:
     if number not in by_number:
         if number is not None:
             st.warning(f"This run has no incident {number:,}. The newest one is shown.", icon=":material/search_off:")
-        waiting = pending.first_incident(facts) if number is None else None
-        number = next(iter(by_number)) if waiting is None else waiting.number
+        first = pending.first_incident(facts) if number is None else None
+        number = next(iter(by_number)) if first is None else first.number
     if len(by_number) > 1:
         with st.container(horizontal=True, vertical_alignment="center"):
             link_button("Earlier", number - 1, by_number, icon=":material/chevron_left:")
