@@ -10,7 +10,6 @@ import streamlit as st
 
 from dashboard import formatting, url_state
 from dashboard.data import run_list
-from dashboard.data.scorecards import scored_runs
 from dashboard.views import chart, frame
 from dashboard.views.scorecard import tables
 from dashboard.views.table import show_table
@@ -53,7 +52,7 @@ def page() -> None:
         frame.show_no_runs()
         return
     project, since = controls(names)
-    scored, num_auto = scored_runs(project, since)
+    scored, num_auto = tables.scored_runs(project, since)
     if num_auto:
         st.caption(wording.not_scored(num_auto))
     if not scored:

@@ -1,21 +1,39 @@
-"""The tables of the scorecard. Pure."""
+"""The scored runs of a store, read less often than a live page because all runs are read at once, and their tables."""
 
 from collections.abc import Sequence
 
 import pandas as pd
+import streamlit as st
+from sqlalchemy.orm import Session
 
 from dashboard import formatting
+from dashboard.data.store import cached_read, database_url
 from monitor.detection.scorecard import wording
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite
 from monitor.detection.scorecard.totals import Totals, total
+from monitor.scored_runs import ScoredRuns
 
+CACHE_SECONDS = 10.0
 ASSUMED = " (assumed)"
 NUMBERS = (
     *("GPU-hours", "False per 1,000 GPU-hours", "Agreed", "GPU-hours saved", "Devices"),
     *("Done again", "Loading", "Dropped", "Lost in fact"),
 )
 """Columns of texts that are numbers."""
+
+
+@cached_read(CACHE_SECONDS, max_entries=32)
+def scored_runs(session: Session, project: str | None, since: float | None) -> tuple[Sequence[ScoredRun], int]:
+    """(the scored runs of a project, or of all, that reported since then; the number of those left out, in auto)."""
+    found = _known_scores(database_url()).read(session, project=project, since=since)
+    scored = [each.score for each in found if each.score is not None]
+    return scored, len(found) - len(scored)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _known_scores(url: str) -> ScoredRuns:
+    return ScoredRuns()
 
 
 def endings(totals: Totals) -> pd.DataFrame:
