@@ -1,5 +1,10 @@
-"""Controls of the comparison: ?runs=..&baseline=..&curves=..&x=..&smooth=..&log=..&linear=..&fit-all=.."""
+"""The compared lines, which are live lines of runs and single segments, and the controls of the comparison.
 
+In the URL: ?runs=ID,ID:SEGMENT&baseline=..&curves=..&x=..&smooth=..&log=..&linear=..&fit-all=..
+"""
+
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +16,11 @@ from dashboard.data import cached
 from dashboard.data.comparison.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import StepsUnreadable
+from dashboard.figures.lines import LineStyle
+from dashboard.figures.style import RUN_COLOURS
 from dashboard.views import chart, frame, run_picker
-from dashboard.views.compare import lines
-from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
 from db.models import Run
+from lossguard.vocabulary.protocol import RUN_ID_PATTERN
 
 X_AXES = (XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS)
 DEFAULT_METRICS = ("loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE)
@@ -24,6 +30,87 @@ FIGURE = "figure-compare"
 """Key of the chart."""
 LINES, BASELINE = "compared", "baseline_of_compared"
 """Keys of the widgets. Their labels are not ids, so they cannot write themselves into the URL as others do."""
+MAX_LINES = 12
+"""Per figure: readers cannot distinguish more."""
+MAX_NAME_LENGTH = 40
+_LINE_ID = re.compile(rf"({RUN_ID_PATTERN})(?::([0-9]{{1,9}}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class LineId:
+    """A run's live line, or one of its segments."""
+
+    run: str
+    segment: int | None = None
+
+    def __str__(self) -> str:
+        return self.run if self.segment is None else f"{self.run}:{self.segment}"
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedLine:
+    """A line that is in the store."""
+
+    id: LineId
+    facts: RunFacts
+    label: str
+    style: LineStyle
+
+
+def parse_line_ids(text: str) -> list[LineId]:
+    """The ids in "ID,ID:SEGMENT", each once; what is not a valid id is ignored."""
+    matches = [_LINE_ID.fullmatch(part.strip()) for part in text.split(",")]
+    ids = [LineId(match[1], None if match[2] is None else int(match[2])) for match in matches if match is not None]
+    return list(dict.fromkeys(ids))
+
+
+def compared_lines(found: Sequence[tuple[LineId, RunFacts]]) -> list[ComparedLine]:
+    """Give each line a unique label and style."""
+    names = run_names([facts.run for _, facts in found])
+    lines = []
+    for position, (line_id, facts) in enumerate(found):
+        name = names[line_id.run]
+        label = name if line_id.segment is None else f"{name}, segment {line_id.segment}"
+        lines.append(ComparedLine(line_id, facts, label, line_style(position, label)))
+    return lines
+
+
+def run_names(runs: Sequence[Run]) -> dict[str, str]:
+    """Return a short name by id, with the id added if several runs have the same name."""
+    names = {run.id: _shortened(formatting.visible(run.name or run.id)) for run in runs}
+    counts = Counter(names.values())
+    return {run: name if counts[name] == 1 or name == run else f"{name} ({run})" for run, name in names.items()}
+
+
+def runs_of(lines: Sequence[ComparedLine]) -> list[Run]:
+    """The runs of these lines, each once."""
+    return list({line.id.run: line.facts.run for line in lines}.values())
+
+
+def has_x_axis(line: ComparedLine, x_axis: XAxis) -> bool:
+    """True if the run has reported what that axis needs."""
+    if x_axis is XAxis.STEP:
+        return True
+    has_tokens = "tokens" in line.facts.metrics
+    return has_tokens and (x_axis is XAxis.TOKENS or line.facts.compute.parameters is not None)
+
+
+def line_style(position: int, label: str) -> LineStyle:
+    """Return a colour per position; the lines after the last colour are dashed."""
+    color = RUN_COLOURS[position % len(RUN_COLOURS)]
+    return LineStyle(
+        name=label,
+        color=color,
+        width=1.8,
+        note=f", {formatting.escape_plotly(label)}",
+        dash="solid" if position < len(RUN_COLOURS) else "dash",
+        cross_color=color,
+        cross_height=0.95 - 0.05 * (position % len(RUN_COLOURS)),
+    )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 2].rstrip()}.."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +131,13 @@ def select_lines() -> list[ComparedLine]:
         runs = run_picker.offered_runs(key="find-compared")
         show_line_selector(runs, found)
     st.session_state[LAST_COMPARED] = [line_id for line_id, _ in found]
-    return lines.compared_lines(found)
+    return compared_lines(found)
 
 
 def selected_ids() -> list[LineId]:
     text = url_state.text("runs")
     if text is not None:
-        return lines.parse_line_ids(text)
+        return parse_line_ids(text)
     ids: list[LineId] = st.session_state.get(LAST_COMPARED, [])
     if ids:
         st.query_params["runs"] = ",".join(map(str, ids))
@@ -69,17 +156,14 @@ def existing(ids: Sequence[LineId]) -> list[tuple[LineId, RunFacts]]:
         if facts is not None and (line_id.segment is None or line_id.segment < len(facts.segments)):
             found.append((line_id, facts))
         else:
-            st.warning(missing_message(line_id, facts), icon=":material/search_off:")
+            message = f"There is no run `{line_id.run}` in this store."
+            if facts is not None:
+                count = formatting.plural(len(facts.segments), "segment")
+                message = f"Run `{line_id.run}` has no segment {line_id.segment}: it has {count}."
+            st.warning(message, icon=":material/search_off:")
     if len(ids) > MAX_LINES:
         st.warning(f"Only the first {MAX_LINES} of {len(ids)} are shown.", icon=":material/filter_list:")
     return found
-
-
-def missing_message(line_id: LineId, facts: RunFacts | None) -> str:
-    if facts is None:
-        return f"There is no run `{line_id.run}` in this store."
-    count = formatting.plural(len(facts.segments), "segment")
-    return f"Run `{line_id.run}` has no segment {line_id.segment}: it has {count}."
 
 
 def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFacts]]) -> None:

@@ -30,7 +30,7 @@ from dashboard.figures.lines import LineStyle, PlacedLine, non_finite_crosses, v
 from dashboard.figures.panels import Panel, panel_figure, panel_layout
 from dashboard.figures.style import GREY, NUMBER, scatter
 from dashboard.views import frame
-from dashboard.views.compare.lines import ComparedLine
+from dashboard.views.compare.controls import ComparedLine
 from db.queries import Series
 
 

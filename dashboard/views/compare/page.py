@@ -15,10 +15,9 @@ from dashboard.figures import component
 from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions
 from dashboard.views import chart, frame, states
-from dashboard.views.compare import controls, figure, lines, tables
-from dashboard.views.compare.controls import FIGURE, CompareOptions
+from dashboard.views.compare import controls, figure, tables
+from dashboard.views.compare.controls import FIGURE, ComparedLine, CompareOptions
 from dashboard.views.compare.figure import UnreadableLine, Warnings
-from dashboard.views.compare.lines import ComparedLine
 
 REFRESH_SECONDS = 2.0
 EXPLANATION = (
@@ -67,7 +66,7 @@ def curves(compared: Sequence[ComparedLine], options: CompareOptions, warnings: 
     if not any(line.facts.metrics for line in compared):
         st.info("No steps reported yet.", icon=":material/info:")
         return
-    drawable = [line for line in compared if lines.has_x_axis(line, options.x_axis)]
+    drawable = [line for line in compared if controls.has_x_axis(line, options.x_axis)]
     for line in compared:
         if line not in drawable:
             label = formatting.escape_markdown(line.label)

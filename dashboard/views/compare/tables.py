@@ -21,9 +21,9 @@ from dashboard.data.comparison.held_out import (
     HeldOutCurve,
 )
 from dashboard.data.facts import LatestValue
-from dashboard.views.compare import lines
+from dashboard.views.compare import controls
+from dashboard.views.compare.controls import ComparedLine
 from dashboard.views.compare.figure import UnreadableLine, Warnings, reading
-from dashboard.views.compare.lines import ComparedLine
 from dashboard.views.table import show_table
 
 PLURAL_UNITS = {XAxis.STEP: "steps", XAxis.TOKENS: "tokens", XAxis.FLOPS: "FLOPs"}
@@ -140,8 +140,8 @@ NO_DIFFERENCE = Difference(np.empty(0), np.empty(0), True)
 
 def show_results(compared: Sequence[ComparedLine], x_axis: XAxis, baseline: int, warnings: Warnings) -> None:
     st.subheader("Held-out loss, perplexity, bits per byte", anchor=False)
-    runs = lines.runs_of(compared)
-    names = lines.run_names(runs)
+    runs = controls.runs_of(compared)
+    names = controls.run_names(runs)
     warning = configurations.tokenizer_warning(
         {names[run.id]: configurations.vocabulary_of(run.config) for run in runs}
     )
@@ -181,7 +181,7 @@ def line_result(line: ComparedLine, baseline: ComparedLine, x_axis: XAxis) -> Li
 
 
 def difference(line: ComparedLine, baseline: ComparedLine, x_axis: XAxis) -> Difference:
-    if not (lines.has_x_axis(line, x_axis) and lines.has_x_axis(baseline, x_axis)):
+    if not (controls.has_x_axis(line, x_axis) and controls.has_x_axis(baseline, x_axis)):
         return NO_DIFFERENCE
     curve = held_out_curve(line, x_axis)
     try:
@@ -213,7 +213,7 @@ def method(compared: Sequence[ComparedLine], x_axis: XAxis) -> str:
         "were rarely measured at the same point, the baseline's loss is interpolated linearly between its neighbouring "
         "measurements, never extrapolated."
     )
-    settings = configurations.side_by_side(lines.runs_of(compared))
+    settings = configurations.side_by_side(controls.runs_of(compared))
     if configurations.shares_evaluation_set(settings):
         text += (
             " All were evaluated on the same windows. The standard error of a held-out loss is over documents; the "
@@ -228,7 +228,7 @@ def method(compared: Sequence[ComparedLine], x_axis: XAxis) -> str:
 
 def show_configurations(compared: Sequence[ComparedLine], baseline: int) -> None:
     st.subheader("Configurations", anchor=False)
-    runs = lines.runs_of(compared)
+    runs = controls.runs_of(compared)
     if len(runs) < 2:
         st.caption("All lines belong to one run. Its page shows the configuration.")
         return
@@ -239,7 +239,7 @@ def show_configurations(compared: Sequence[ComparedLine], baseline: int) -> None
     shown = differing if only else settings
     if shown:
         position = [run.id for run in runs].index(compared[baseline].id.run)
-        columns = list(lines.run_names(runs).values())
+        columns = list(controls.run_names(runs).values())
         mark, name = configurations.DIFFERENT, formatting.escape_markdown(columns[position])
         narrow = {mark: st.column_config.Column(width=44), "Setting": st.column_config.Column(width="medium")}
         table = configurations.table(shown, columns, position)

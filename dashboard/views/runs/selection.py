@@ -13,7 +13,7 @@ from dashboard.data import run_list
 from dashboard.data.run_list import FoundRuns, ListedRun
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import frame, operate
-from dashboard.views.compare.lines import MAX_LINES
+from dashboard.views.compare.controls import MAX_LINES
 from dashboard.views.run import record
 from db.runs.filters import RunFilter
 from lossguard.vocabulary.run_search import RunOrder, tags_of

@@ -9,8 +9,8 @@ import pytest
 from dashboard.axes import PLAIN_STEPS, StepAxis
 from dashboard.data.comparison.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.curves import ChartOptions
+from dashboard.views.compare.controls import line_style
 from dashboard.views.compare.figure import OverlayLine, overlay_figure
-from dashboard.views.compare.lines import line_style
 from db.queries import Series
 from tests.dashboard.series import bucketed, plain
 

@@ -4,8 +4,8 @@ import pytest
 
 from dashboard.data.facts import RunFacts
 from dashboard.figures.style import RUN_COLOURS
-from dashboard.views.compare import lines
-from dashboard.views.compare.lines import LineId
+from dashboard.views.compare import controls
+from dashboard.views.compare.controls import LineId
 from db.models import Run
 from tests.dashboard.facts import facts_of
 
@@ -24,7 +24,7 @@ def facts(run_id: str, name: str | None = None) -> RunFacts:
     ],
 )
 def test_the_url_names_each_line_once_and_invalid_ids_are_ignored(text: str, named: list[LineId]) -> None:
-    assert lines.parse_line_ids(text) == named
+    assert controls.parse_line_ids(text) == named
 
 
 def test_runs_with_the_same_name_get_their_id_and_segments_their_number() -> None:
@@ -34,11 +34,13 @@ def test_runs_with_the_same_name_get_their_id_and_segments_their_number() -> Non
         (LineId("b"), facts("b", name="tiny")),
         (LineId("c"), facts("c")),
     ]
-    labels = [line.label for line in lines.compared_lines(chosen)]
+    labels = [line.label for line in controls.compared_lines(chosen)]
     assert labels == ["tiny (a)", "tiny (a), segment 1", "tiny (b)", "c"]
 
 
 def test_no_two_lines_look_alike() -> None:
-    looks = [(style.color, style.dash) for style in (lines.line_style(place, "") for place in range(lines.MAX_LINES))]
-    assert len(set(looks)) == lines.MAX_LINES
+    looks = [
+        (style.color, style.dash) for style in (controls.line_style(place, "") for place in range(controls.MAX_LINES))
+    ]
+    assert len(set(looks)) == controls.MAX_LINES
     assert [color for color, _ in looks[: len(RUN_COLOURS)]] == list(RUN_COLOURS)
