@@ -166,7 +166,12 @@ def view_in_url(key: str, range_name: str) -> dict[str, Any]:
     if record is not None and not (viewed and _parameters(range_name) == record.parameters):
         forget_view(key)
         record = None
-    _warn_of_invalid(range_name)
+    text = url_state.text(range_name)
+    if text is not None and url_state.range_in(text) is None:
+        warn(range_name, text, "The whole range is shown. Give two numbers, such as 1000-2000.")
+    for text in url_state.texts(ZOOMED):
+        if not url_state.ranges_in([text]):
+            warn(ZOOMED, text, "Give a metric and two numbers, such as loss:1.5..3.")
     return {
         "answers": viewed.get("turn", 0),
         "link": None if record is not None else repr(_parameters(range_name)),
@@ -186,7 +191,9 @@ def save_view(
     """
     viewed, record = component.viewed(key), _records().get(key)
     x = viewed.get("x")
-    is_of_chosen_axis = viewed.get("axis") in (None, _chosen_axis())
+    in_url = (url_state.text("x") or "").lower()  # decides where the control is not shown
+    chosen_axis = st.session_state.get("x") or (in_url if in_url in set(XAxis) else XAxis.STEP)
+    is_of_chosen_axis = viewed.get("axis") in (None, chosen_axis)
     if x is not None and is_of_chosen_axis and (record is None or x != record.x):
         set_range((float(x[0]), float(x[1])) if x else None)
     if last:
@@ -198,13 +205,6 @@ def save_view(
     _records()[key] = ViewRecord(x, _parameters(range_name))
 
 
-def _chosen_axis() -> str:
-    """Return the axis that the control shows; where it is not shown, that of the URL."""
-    text = (url_state.text("x") or "").lower()
-    axis: str = st.session_state.get("x") or (text if text in set(XAxis) else XAxis.STEP)
-    return axis
-
-
 def forget_view(key: str) -> None:
     """Let the URL decide until the chart's next report."""
     _records().pop(key, None)
@@ -213,15 +213,6 @@ def forget_view(key: str) -> None:
 def _records() -> dict[str, ViewRecord]:
     records: dict[str, ViewRecord] = st.session_state.setdefault(RECORDS, {})
     return records
-
-
-def _warn_of_invalid(range_name: str) -> None:
-    text = url_state.text(range_name)
-    if text is not None and url_state.range_in(text) is None:
-        warn(range_name, text, "The whole range is shown. Give two numbers, such as 1000-2000.")
-    for text in url_state.texts(ZOOMED):
-        if not url_state.ranges_in([text]):
-            warn(ZOOMED, text, "Give a metric and two numbers, such as loss:1.5..3.")
 
 
 def _parameters(range_name: str) -> Parameters:

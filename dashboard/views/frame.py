@@ -14,7 +14,6 @@ import streamlit as st
 
 from dashboard import formatting, login, url_state
 from dashboard.data import cached, collector_watch, pending, run_list
-from dashboard.data.collector_watch import Outage
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import StepsUnreadable, StoreUnavailable
 from dashboard.login import LOGIN_VARIABLE, Login, Right, Viewer
@@ -185,13 +184,23 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
     `lower_part` is a fragment of its own: it is refreshed less often, and not when a viewer uses a control above it.
     Its first appearance is delayed a little, so that the browser draws the curves first.
     """
-    running = _is_running()
+    try:
+        run_id = current_run_id()
+        facts = None if run_id is None else cached.facts(run_id)
+        running = facts is None or facts.run.state == RunState.RUNNING
+    except StoreUnavailable:
+        running = True  # as for a run that is not in the store: try again soon
 
     def show_page() -> None:
         run_id = current_run_id()
         facts = None if run_id is None else cached.facts(run_id)
         if facts is None:
-            _show_missing(run_id)
+            st.session_state.pop(LAST_RUN, None)
+            if run_id is None:
+                show_no_runs()
+            else:
+                st.warning(no_such_run(run_id), icon=":material/search_off:")
+                _link_to_all_runs()
             return
         if (facts.run.state == RunState.RUNNING) != running and DIALOG_OPEN not in st.session_state:
             st.rerun()  # the refresh rate changes; a dialog would be closed
@@ -260,25 +269,6 @@ def no_such_run(run_id: str) -> str:
     return f"There is no run {formatting.escape_markdown(run_id)} in this store."
 
 
-def _is_running() -> bool:
-    """True if the current run is running. True if the store cannot be read or has no such run, to try again soon."""
-    try:
-        run_id = current_run_id()
-        facts = None if run_id is None else cached.facts(run_id)
-    except StoreUnavailable:
-        return True
-    return facts is None or facts.run.state == RunState.RUNNING
-
-
-def _show_missing(run_id: str | None) -> None:
-    st.session_state.pop(LAST_RUN, None)
-    if run_id is None:
-        show_no_runs()
-        return
-    st.warning(no_such_run(run_id), icon=":material/search_off:")
-    _link_to_all_runs()
-
-
 def _link_to_all_runs() -> None:
     st.page_link("views/runs/page.py", label="All runs", icon=":material/arrow_back:")
 
@@ -298,17 +288,14 @@ def show_banner() -> None:
 
 def _show_outage() -> None:
     outage = collector_watch.outage()
-    if outage is not None:
-        st.error(outage_sentence(outage), icon=":material/cloud_off:")
-
-
-def outage_sentence(outage: Outage) -> str:
-    """Return the sentence in Markdown."""
+    if outage is None:
+        return
     why = formatting.escape_markdown(outage.why)
     since = formatting.moment(outage.since, formatting.zone(st.context.timezone), now=time.time())
-    return (
+    st.error(
         f"The collector at {_collector()} has not answered since {since} ({why}). Pages show what it had "
-        "stored by then, and nothing can be decided. Training continues: trainers keep their steps until it answers."
+        "stored by then, and nothing can be decided. Training continues: trainers keep their steps until it answers.",
+        icon=":material/cloud_off:",
     )
 
 

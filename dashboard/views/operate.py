@@ -160,20 +160,13 @@ def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: 
     else:
         if token is not None and token != operator_actions.own_token():
             st.session_state[TOKEN] = token
-        if failures:
-            _show_failures(failures, len(requests))
-        else:
+        if not failures:
             st.session_state[SUCCESS] = action.success
             st.rerun()
-
-
-def _show_failures(failures: Sequence[tuple[OperatorAction, operator_actions.ActionFailed]], num_requests: int) -> None:
-    """Show in the open dialog why some of the requests failed."""
-    done = f"{num_requests - len(failures)} of {num_requests} done. These were not:"
-    reasons = formatting.bullet_list(
-        formatting.first_named([f"{request.label}: {error}" for request, error in failures], MAX_FAILURES_NAMED)
-    )
-    st.error(f"{done}\n\n{reasons}", icon=":material/block:")
+        done = f"{len(requests) - len(failures)} of {len(requests)} done. These were not:"
+        reasons = [f"{request.label}: {error}" for request, error in failures]
+        named = formatting.bullet_list(formatting.first_named(reasons, MAX_FAILURES_NAMED))
+        st.error(f"{done}\n\n{named}", icon=":material/block:")
 
 
 def _token() -> str | None:
