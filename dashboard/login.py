@@ -96,8 +96,15 @@ def read(path: Path) -> Login:
         raise BadLogin(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise BadLogin(f"{path} is no TOML: {error}") from None
-    _check_auth(path, content.get("auth"))
+    auth: Any = content.get("auth")
     settings, groups = content.get("login", {}), content.get("groups")
+    missing = [name for name in OF_AUTH if not isinstance(auth, dict) or not isinstance(auth.get(name), str)]
+    if missing:
+        raise BadLogin(f"{path}: [auth] needs {', '.join(missing)}")
+    if len(auth["cookie_secret"]) < MIN_SECRET:
+        raise BadLogin(f"{path}: cookie_secret must have {MIN_SECRET} characters or more: it must not be guessed")
+    if not auth["redirect_uri"].endswith(CALLBACK):
+        raise BadLogin(f"{path}: redirect_uri must be the dashboard's address with the path {CALLBACK}")
     if not isinstance(groups, dict) or not groups:
         raise BadLogin(f'{path}: [groups] must give groups a scope, such as "*" = "read"')
     for group, right in groups.items():
@@ -111,17 +118,7 @@ def read(path: Path) -> Login:
     if not isinstance(hours, int | float) or isinstance(hours, bool) or not 0 < hours <= 720:
         raise BadLogin(f"{path}: max_hours must be above 0 and at most 720, not {hours!r:.80}")
     rights = {group: Right(right) for group, right in groups.items()}
-    return Login(rights, claim, float(hours), host_of(content["auth"]["redirect_uri"]))
-
-
-def _check_auth(path: Path, auth: Any) -> None:
-    missing = [name for name in OF_AUTH if not isinstance(auth, dict) or not isinstance(auth.get(name), str)]
-    if missing:
-        raise BadLogin(f"{path}: [auth] needs {', '.join(missing)}")
-    if len(auth["cookie_secret"]) < MIN_SECRET:
-        raise BadLogin(f"{path}: cookie_secret must have {MIN_SECRET} characters or more: it must not be guessed")
-    if not auth["redirect_uri"].endswith(CALLBACK):
-        raise BadLogin(f"{path}: redirect_uri must be the dashboard's address with the path {CALLBACK}")
+    return Login(rights, claim, float(hours), host_of(auth["redirect_uri"]))
 
 
 OPEN_PATHS = ("/_stcore/health", "/_stcore/host-config", "/_stcore/stream")
@@ -139,7 +136,8 @@ class LoginRequired:
         self._app, self._login, self._open_paths = app, login, {*OPEN_PATHS, *open_paths}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan" and self._is_data(scope["path"]):
+        path: str = scope.get("path", "")  # the lifespan has none
+        if path not in self._open_paths and path.strip("/").partition("/")[0] in DATA_PATHS:
             claims = streamlit_internals.claims_in(HTTPConnection(scope).cookies)
             person = None if claims is None else viewer(self._login, claims)
             if person is None or not person.may(Right.READ):
@@ -149,9 +147,6 @@ class LoginRequired:
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-    def _is_data(self, path: str) -> bool:
-        return path not in self._open_paths and path.strip("/").partition("/")[0] in DATA_PATHS
 
 
 def viewer(login: Login, claims: Mapping[str, Any]) -> Viewer:

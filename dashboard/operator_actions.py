@@ -114,7 +114,10 @@ def _failure(error: CollectorError, url: str, with_token: bool) -> ActionFailed:
     detail = error.detail.rstrip(".")
     match error.status:
         case None:
-            return _no_answer(error, url)
+            why = reason_of(error.__cause__)
+            if isinstance(error, Unreachable) and error.may_have_arrived:
+                return _unknown_result(url, why)
+            return NoAnswer(f"No collector answers at {url} ({why}). Nothing was changed.")
         case 401:
             why = "does not know this token" if with_token else "requires a token"
             return TokenRequired(f"The collector {why}. Nothing was changed.")
@@ -133,13 +136,6 @@ def _failure(error: CollectorError, url: str, with_token: bool) -> ActionFailed:
     if error.status in (429, 503):
         return ActionFailed(f"The collector cannot do this now: {detail}. Nothing was changed; try again later.")
     return ActionFailed(f"The collector refused: {detail}. Nothing was changed.")
-
-
-def _no_answer(error: CollectorError, url: str) -> ActionFailed:
-    why = reason_of(error.__cause__)
-    if isinstance(error, Unreachable) and error.may_have_arrived:
-        return _unknown_result(url, why)
-    return NoAnswer(f"No collector answers at {url} ({why}). Nothing was changed.")
 
 
 def _unknown_result(url: str, why: str) -> ActionFailed:

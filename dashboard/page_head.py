@@ -71,7 +71,13 @@ class PageHead:
             body += message.get("body", b"")
             if not message.get("more_body", False):
                 page = body.replace(STREAMLIT_TITLE, _title(), 1)
-                await _send_page(send, start, page.replace(b"</head>", _tags(_page_of(scope)), 1))
+                page = page.replace(b"</head>", _tags(_page_of(scope)), 1)
+                headers = MutableHeaders(scope=start)
+                if start["status"] == 200:
+                    headers["content-length"] = str(len(page))
+                    headers["content-security-policy"] = content_policy(page)
+                await send(start)
+                await send({"type": "http.response.body", "body": page})
 
         # The page is 15 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged
         # while the tags that are added here have changed.
@@ -93,9 +99,17 @@ def _tags(page: str) -> bytes:
     browser loads while it still fetches Streamlit's own. At last what makes Back return to a page as it was, and what
     says that the dashboard does not answer, while it does not.
     """
+    preloads = scripts_of_elements(ELEMENTS[page])
+    if page == "run":
+        plotly = f'<script async src="{PLOTLY_URL}"></script>'
+        preloads = (CHART_URL, *preloads)
+    else:  # the list loads it later: its first run would wait a tenth of a second for it
+        later = f"document.head.append(Object.assign(document.createElement('script'), {{src: '{PLOTLY_URL}'}}))"
+        plotly = f"<script>addEventListener('load', () => setTimeout(() => {{{later}}}, {PLOTLY_DELAY_MS}))</script>"
+    scripts = "".join(f'<link rel="modulepreload" crossorigin href="{path}">' for path in preloads)
     tags = (
         "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
-        f"{_scripts(page)}"
+        f"{plotly}{scripts}"
         f"<style>{(HERE / 'connection.css').read_text()}</style>"
         f"{_inline('history.js')}{_inline('connection.js')}</head>"
     )
@@ -106,31 +120,7 @@ def _inline(name: str) -> str:
     return f"<script>(() => {{{(HERE / name).read_text()}}})()</script>"
 
 
-def _scripts(page: str) -> str:
-    """Return scripts that start plotly.js early: the first run of the list would wait a tenth of a second for it."""
-    preloads = scripts_of_elements(ELEMENTS[page])
-    if page == "run":
-        plotly = f'<script async src="{PLOTLY_URL}"></script>'
-        return plotly + "".join(map(_preload, (CHART_URL, *preloads)))
-    later = f"document.head.append(Object.assign(document.createElement('script'), {{src: '{PLOTLY_URL}'}}))"
-    plotly = f"<script>addEventListener('load', () => setTimeout(() => {{{later}}}, {PLOTLY_DELAY_MS}))</script>"
-    return plotly + "".join(map(_preload, preloads))
-
-
-def _preload(path: str) -> str:
-    return f'<link rel="modulepreload" crossorigin href="{path}">'
-
-
 @cache
 def _title() -> bytes:
     icon = base64.b64encode((HERE / "icon.svg").read_bytes()).decode()
     return f'<title>Lossguard</title><link rel="icon" href="data:image/svg+xml;base64,{icon}" />'.encode()
-
-
-async def _send_page(send: Send, start: Message, body: bytes) -> None:
-    headers = MutableHeaders(scope=start)
-    if start["status"] == 200:
-        headers["content-length"] = str(len(body))
-        headers["content-security-policy"] = content_policy(body)
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
