@@ -31,19 +31,15 @@ def report(
 
     A PDF is printed by the system's Chromium. An existing file is replaced when the new one is complete.
     """
-    zone = _zone(timezone)
+    try:
+        zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError):
+        refuse(f"there is no time zone {timezone!r}; write it like Europe/Berlin or UTC")
     for path in output or []:
         _check(path)
     page, run_id = _page(run, database, zone)
     for path in output or [Path(f"{run_id}.html")]:
         _write(page, path)
-
-
-def _zone(name: str) -> tzinfo:
-    try:
-        return UTC if name == "UTC" else ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        refuse(f"there is no time zone {name!r}; write it like Europe/Berlin or UTC")
 
 
 def _check(path: Path) -> None:

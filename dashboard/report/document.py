@@ -40,6 +40,8 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
     sections, curves = incident_sections(contents, incidents), _curves(contents)
     used = compute_figure(facts.compute)
     compute_picture = None if used is None else picture(used, label="Compute beside published runs")
+    run = facts.run
+    about = [f"run {run.id}", run.host, formatting.hardware(run), run.git_commit and f"commit {run.git_commit[:10]}"]
     has_picture = bool(curves or compute_picture or any(each["picture"] for each in sections))
     return environment.get_template("report.html.jinja").render(
         policy=Markup(POLICY),
@@ -47,7 +49,7 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         title=formatting.run_title(facts.run),
         verdict=facts.verdict,
-        about=_about(facts),
+        about=[part for part in about if part],
         written=formatting.moment(contents.written_at, zone),
         zone=str(zone),
         sentences=summary.sentences(contents),
@@ -80,12 +82,6 @@ def refusal(run_id: str, why: str) -> str:
 def _visible(value: object) -> object:
     """Text with marks of direction as escapes; markup remains markup."""
     return type(value)(formatting.visible(value)) if isinstance(value, str) else value
-
-
-def _about(facts: RunFacts) -> list[str]:
-    run = facts.run
-    parts = [f"run {run.id}", run.host, formatting.hardware(run), run.git_commit and f"commit {run.git_commit[:10]}"]
-    return [part for part in parts if part]
 
 
 def _numbers(contents: ReportContents) -> list[tuple[str, str]]:

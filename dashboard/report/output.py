@@ -39,7 +39,9 @@ def write_atomically(path: Path, make: Callable[[Path], None]) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:MAX_NAME_LETTERS]}.", suffix=".part", dir=path.parent)
         part = Path(name)
         try:
-            os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes it readable for its owner only
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(handle, 0o666 & ~umask)  # mkstemp makes it readable for its owner only
             os.close(handle)
             make(part)
             part.replace(path)
@@ -47,12 +49,6 @@ def write_atomically(path: Path, make: Callable[[Path], None]) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
