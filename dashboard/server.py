@@ -24,7 +24,7 @@ from dashboard.login import Login, LoginRequired
 from dashboard.page_head import PageHead
 from dashboard.security_headers import SecurityHeaders
 from dashboard.upload_limits import UploadLimits
-from dashboard.views.run import curves, incidents, notes, parts, record  # noqa: F401 - no viewer need wait for them
+from dashboard.views.run import curves, incidents, parts, record  # noqa: F401 - no viewer need wait for them
 
 IMMUTABLE = "max-age=31536000, immutable"
 

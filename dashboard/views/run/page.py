@@ -15,7 +15,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.figures.marks import num_skipped
 from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import curves, incidents, notes, parts, record
+from dashboard.views.run import curves, incidents, parts, record
 from dashboard.views.table import show_table
 from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.metrics import SKIPPED
@@ -34,7 +34,7 @@ def page(facts: RunFacts) -> None:
 
 def lower_part(facts: RunFacts) -> None:
     below = (parts.goodput, parts.families, parts.hardware, parts.compute, details)
-    frame.show_parts(facts, (about, incidents.show, notes.show, *below))
+    frame.show_parts(facts, (about, incidents.show, record.step_notes, *below))
 
 
 def header(facts: RunFacts) -> None:

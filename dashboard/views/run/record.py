@@ -1,4 +1,4 @@
-"""The record of a run: renamed, tagged, noted or archived by a person, and downloaded as a report.
+"""The record of a run: renamed, tagged, noted or archived by a person, noted at its steps, downloaded as a report.
 
 The collector checks the scope of an edit and writes the audit trail.
 """
@@ -17,9 +17,14 @@ from dashboard.operator_actions import OperatorAction
 from dashboard.report import contents, document
 from dashboard.views import frame, operate
 from db.models import Run
-from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_TEXT
+from db.records.step_notes import StepNote
+from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_STEP, MAX_STEP_NOTE, MAX_TEXT
 from lossguard.vocabulary.run_search import tags_of
 from lossguard.vocabulary.states import RunState
+
+NUM_LISTED = 20
+"""Notes that are listed unless the viewer asks for all."""
+NONE = "None so far. A note stays at its step, also when the step is discarded."
 
 
 def edit_button(facts: RunFacts) -> None:
@@ -102,3 +107,73 @@ def report(run_id: str, zone: tzinfo) -> str:
         return document.refusal(run_id, str(error))
     except contents.NoSuchRun:
         return document.refusal(run_id, "This run is not in the store any more.")
+
+
+def step_notes(facts: RunFacts) -> None:
+    """Show the notes of people at steps; the figure has a pin at each of these steps."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader("Notes", anchor=False, width="content")
+        if st.button("Add a note", key="add-note", icon=":material/add_comment:", type="tertiary"):
+            frame.dialog("Add a note")(addition)(facts)
+    if not facts.notes:
+        st.caption(NONE)
+    notes = facts.notes[::-1]
+    if len(notes) > NUM_LISTED and not st.toggle(f"All {len(notes):,} notes", key="all-notes"):
+        notes = notes[:NUM_LISTED]
+    for each in notes:
+        _show_note(facts, each)
+
+
+def _show_note(facts: RunFacts, note: StepNote) -> None:
+    written = formatting.moment(note.created_at, formatting.zone(st.context.timezone))
+    with st.container(border=True, key=f"note-{note.id}", gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"**Step {formatting.count(note.step)}**", width="content")
+            label = f"Delete the note at step {note.step}"  # before the author, whose name can need a line on a phone
+            if st.button("", key=f"delete-note-{note.id}", icon=":material/delete:", type="tertiary", help=label):
+                frame.dialog("Delete this note?")(deletion)(facts, note)
+            st.caption(f"{formatting.escape_markdown(note.author)} / {written}", width="content")
+        st.markdown(_markdown(note.text))
+
+
+def _markdown(text: str) -> str:
+    """Return the text as Markdown with its line breaks."""
+    return "  \n".join(map(formatting.escape_markdown, text.splitlines()))
+
+
+# Neither form asks for a typed word, one press is enough: nothing of the training changes. What is added was typed, and
+# what is deleted is in the audit trail.
+
+
+def addition(facts: RunFacts) -> None:
+    """The form of a new note."""
+    action = OperatorAction(
+        label="Add",
+        question="A note stays at its step, for everybody who sees this run.",
+        success="The note was added.",
+        path=f"/runs/{facts.run.id}/notes",
+    )
+    newest = facts.progress.done - 1
+    operate.confirmation_form(action, fields=lambda: _note_fields(max(newest, 0)), word="")
+
+
+def _note_fields(newest: int) -> dict[str, Any]:
+    return {
+        "text": st.text_area("Note", key="note-text", max_chars=MAX_STEP_NOTE),
+        "step": st.number_input(
+            "Step", min_value=0, max_value=MAX_STEP - 1, value=None, step=1, key="note-step",
+            placeholder=f"the newest one, now {newest:,}",
+        ),
+    }  # fmt: skip
+
+
+def deletion(facts: RunFacts, note: StepNote) -> None:
+    """The form that deletes a note."""
+    action = OperatorAction(
+        label="Delete",
+        question=f"{_markdown(note.text)}\n\nThe audit trail keeps what it said.",
+        success="The note was deleted.",
+        method="DELETE",
+        path=f"/runs/{facts.run.id}/notes/{note.id}",
+    )
+    operate.confirmation_form(action, word="")
