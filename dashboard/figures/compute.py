@@ -1,4 +1,4 @@
-"""A run's training compute, compared with that of published runs. Pure."""
+"""A run's training compute beside that of published runs, and the use of its time by its causes. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.data.facts import Compute
-from dashboard.figures.style import BLUE, GREEN, GREY, base_figure
+from dashboard.figures.style import BLUE, GREEN, GREY, OLIVE, ORANGE, PURPLE, SKY, VERMILLION, base_figure
+from db.goodput.accounting import Breakdown, TimeCause
 
 CHINCHILLA = 20.0
 """Compute-optimal tokens per parameter, approximately (Hoffmann et al. 2022, arXiv:2203.15556)."""
@@ -70,8 +71,8 @@ PUBLISHED = (
 """Published runs in the order of their publication."""
 
 
-ROW_HEIGHT = 39
-"""Pixels."""
+ROW_HEIGHT, CAUSE_HEIGHT = 39, 24
+"""Pixels of a run, and of a cause."""
 
 
 def compute_figure(compute: Compute) -> go.Figure | None:
@@ -120,5 +121,74 @@ def _beside_published(own: Sequence[tuple[str, float, str, str]]) -> go.Figure:
             "zeroline": False,
         },
         yaxis={"showgrid": True, "zeroline": False, "automargin": True},
+    )
+    return figure
+
+
+NAMES: Mapping[TimeCause, str] = {
+    TimeCause.TRAINING: "Training",
+    TimeCause.SPIKE: "Spikes",
+    TimeCause.RESTART: "Restarts",
+    TimeCause.REWIND: "Rewinds of the loop",
+    TimeCause.CHECKPOINT: "Checkpoints",
+    TimeCause.EVALUATION: "Evaluation",
+    TimeCause.WAITING: "Waiting for people",
+    TimeCause.HANG: "Hangs",
+    TimeCause.STARTUP: "Start-up",
+    TimeCause.OTHER: "Other",
+}
+
+
+def largest_loss(breakdown: Breakdown) -> TimeCause | None:
+    """Return the cause that took the most time, besides training; None if nothing was lost."""
+    lost = [cause for cause in breakdown.largest_first() if cause is not TimeCause.TRAINING]
+    return lost[0] if lost else None
+
+
+def lost_seconds(breakdown: Breakdown) -> float:
+    """Return the seconds that did not train the model."""
+    return max(0.0, breakdown.total - breakdown.seconds[TimeCause.TRAINING])
+
+
+VIOLET, SILVER = "#7A4FB5", "#BDBDBD"
+COLOURS = {
+    TimeCause.TRAINING: GREEN,
+    TimeCause.SPIKE: VERMILLION,
+    TimeCause.RESTART: ORANGE,
+    TimeCause.REWIND: PURPLE,
+    TimeCause.CHECKPOINT: SKY,
+    TimeCause.EVALUATION: BLUE,
+    TimeCause.WAITING: OLIVE,
+    TimeCause.HANG: VIOLET,
+    TimeCause.STARTUP: SILVER,
+    TimeCause.OTHER: GREY,
+}
+
+
+def goodput_figure(breakdown: Breakdown) -> go.Figure | None:
+    """Draw a row for each cause that took any time; its bar begins where the one above ends, and the last one at 100 %.
+
+    None while no time has passed.
+    """
+    causes = breakdown.largest_first()
+    if not causes:
+        return None
+    shares = [100 * breakdown.seconds[cause] / breakdown.total for cause in causes]
+    times = [formatting.duration(breakdown.seconds[cause]) for cause in causes]
+    figure = base_figure(height=CAUSE_HEIGHT * len(causes) + 48, top=4, bottom=32, showlegend=False)
+    figure.add_bar(
+        x=shares,
+        y=[f"{NAMES[cause]} {formatting.percent(share / 100)}" for cause, share in zip(causes, shares, strict=True)],
+        base=[sum(shares[:index]) for index in range(len(shares))],
+        orientation="h",
+        marker={"color": [COLOURS[cause] for cause in causes]},
+        customdata=times,
+        hovertemplate="%{y}: %{customdata}<extra></extra>",
+    )
+    figure.update_layout(
+        margin={"l": 178},
+        hovermode="closest",
+        xaxis={"range": [0, 100], "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %", "fixedrange": True},
+        yaxis={"autorange": "reversed", "ticks": "", "fixedrange": True},
     )
     return figure

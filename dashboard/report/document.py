@@ -14,14 +14,20 @@ from dashboard import formatting
 from dashboard.data import pending, tables
 from dashboard.data.comparison import held_out
 from dashboard.data.facts import RunFacts
-from dashboard.figures.compute import compute_figure
+from dashboard.figures.compute import NAMES, compute_figure
 from dashboard.figures.curves import run_figure
-from dashboard.figures.goodput import NAMES
 from dashboard.figures.marks import Marks, num_skipped
 from dashboard.report import summary
 from dashboard.report.contents import ReportContents, ReportIncident
-from dashboard.report.incident_sections import incident_sections
-from dashboard.report.parts import PICTURE_SCALE, POLICY, SCRIPTS, ReportTable, bounded_table, picture
+from dashboard.report.parts import (
+    PICTURE_SCALE,
+    POLICY,
+    SCRIPTS,
+    ReportTable,
+    bounded_table,
+    incident_sections,
+    picture,
+)
 from db.goodput.accounting import Breakdown
 from lossguard.vocabulary.metrics import short_name
 

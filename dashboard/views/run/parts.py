@@ -7,8 +7,7 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.component import cached_figure
-from dashboard.figures.compute import compute_figure
-from dashboard.figures.goodput import NAMES, goodput_figure, largest_loss, lost_seconds
+from dashboard.figures.compute import NAMES, compute_figure, goodput_figure, largest_loss, lost_seconds
 from dashboard.figures.line_panels import family_figure, hardware_figure
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from db.goodput import rollback_costs
