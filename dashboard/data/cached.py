@@ -27,7 +27,7 @@ from db.goodput import reading as goodput
 from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind, read_rewinds
 from db.lineage import Line
-from db.models import Incident, Intervention, Run, RunStatus, Segment
+from db.models import Incident, Intervention, Run, RunStatus
 from db.queries import StoredProbe
 from db.records import hardware, policies
 from db.records.hardware import HardwareSample
@@ -66,6 +66,12 @@ def facts(session: Session, run_id: str) -> RunFacts | None:
     values = {} if status is None else status.latest_values
     reported = {} if newest is None else {name: value for name, value in newest.metrics.items() if value is not None}
     latest = {name: decode_number(value) for name, value in values.items() if name in names}
+    mfu = None
+    if "mfu" in names:
+        live = lineage.live_line(segments)
+        series = queries.series(session, run=run, step_ranges=live, metric="mfu", points=len(live))
+        mfu = next((value for value in reversed(series.last) if value is not None), None)
+    judged = verdicts.verdicts(session, runs=[run], now=time.time(), is_collector_down=collector_watch.is_down())
     return RunFacts(
         run=run,
         segments=segments,
@@ -76,21 +82,12 @@ def facts(session: Session, run_id: str) -> RunFacts | None:
         events=queries.newest_events(session, run=run),
         progress=progress(run, times),
         metrics=names + ([curve_reader.THROUGHPUT] if curve_reader.is_throughput_derivable(names) else []),
-        mfu=_last_finite(session, run, segments, "mfu") if "mfu" in names else None,
+        mfu=mfu,
         newest={} if newest is None else {**latest, **reported},
-        verdict=verdicts.verdicts(session, runs=[run], now=time.time(), is_collector_down=collector_watch.is_down())[
-            run.pk
-        ],
+        verdict=judged[run.pk],
         layers=policies.layers(session, project=run.project, run_id=run.id),
         notes=step_notes(session, run=run),
     )
-
-
-def _last_finite(session: Session, run: Run, segments: Sequence[Segment], metric: str) -> float | None:
-    """The last finite value of a metric on the live line."""
-    live = lineage.live_line(segments)
-    series = queries.series(session, run=run, step_ranges=live, metric=metric, points=len(live))
-    return next((value for value in reversed(series.last) if value is not None), None)
 
 
 class ChangedRows(Generic[Row]):
@@ -248,20 +245,15 @@ def _num_probes(session: Session, run_id: str, _run: Run) -> int:
 
 
 @cached_read(HARDWARE_SECONDS, max_entries=8)
-def hardware_samples(session: Session, run_id: str) -> Sequence[HardwareSample]:
+def hardware_samples(session: Session, run_id: str, _run: Run) -> Sequence[HardwareSample]:
     """Return all samples of a run, oldest first."""
-    return _hardware(session, run_id, errors_only=False)
+    return hardware.samples(session, run=_run, errors_only=False)
 
 
 @cached_read()
-def hardware_errors(session: Session, run_id: str) -> Sequence[HardwareSample]:
+def hardware_errors(session: Session, run_id: str, _run: Run) -> Sequence[HardwareSample]:
     """Return the samples that count an error."""
-    return _hardware(session, run_id, errors_only=True)
-
-
-def _hardware(session: Session, run_id: str, *, errors_only: bool) -> Sequence[HardwareSample]:
-    run = queries.run_named(session, run_id=run_id)
-    return [] if run is None else hardware.samples(session, run=run, errors_only=errors_only)
+    return hardware.samples(session, run=_run, errors_only=True)
 
 
 def _once(what: str, facts: RunFacts, key: tuple[Hashable, ...], read: Callable[[Session], T]) -> T:

@@ -76,14 +76,8 @@ def ping(url: str) -> str | None:
     except Unauthorised:
         return None  # a proxy in front of it asks for more than the collector does; something answers
     except CollectorError as error:
-        return _why(error)
+        return reason_of(error.__cause__) if error.status is None else f"it answers with status {error.status}"
     return None
-
-
-def _why(error: CollectorError) -> str:
-    if error.status is not None:
-        return f"it answers with status {error.status}"
-    return reason_of(error.__cause__)
 
 
 @cache

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -28,14 +29,8 @@ def perplexity(loss: Series) -> Series:
 
     The mean of the perplexities would be that of the largest ones.
     """
-    return replace(
-        loss,
-        min=_exp(loss.min),
-        max=_exp(loss.max),
-        mean=_exp(loss.mean),
-        first=_exp(loss.first),
-        last=_exp(loss.last),
-    )
+    columns: dict[str, Any] = {name: _exp(getattr(loss, name)) for name in ("min", "max", "mean", "first", "last")}
+    return replace(loss, **columns)
 
 
 def _exp(column: Sequence[float | None]) -> list[float | None]:
@@ -61,25 +56,17 @@ def throughput(tokens: Series, times: Mapping[int, float]) -> Series:
 
     `times` are unix seconds by step.
     """
-    rates = Series()
+    rates: dict[int, float | None] = {}
     before: tuple[float, float] | None = None
     for step, count in zip(tokens.last_step, tokens.last, strict=True):
         if count is None or step not in times:
             continue
         now = (count, times[step])
         if before is not None and now[1] > before[1]:
-            _append_rate(rates, step, (now[0] - before[0]) / (now[1] - before[1]))
+            rates[step] = (now[0] - before[0]) / (now[1] - before[1])
         before = now
-    return rates
-
-
-def _append_rate(series: Series, step: int, rate: float) -> None:
-    for column in (series.first_step, series.last_step):
-        column.append(step)
-    for values in (series.min, series.max, series.mean, series.last, series.first):
-        values.append(rate)
-    series.count.append(1)
-    series.non_finite.append(0)
+    steps, values, num = list(rates), list(rates.values()), len(rates)
+    return Series(steps, steps, values, values, values, values, [1] * num, [0] * num, values)
 
 
 DERIVED_FROM = {PERPLEXITY: LOSS, THROUGHPUT: "tokens"}
@@ -128,19 +115,16 @@ class CurveReader:
         self, x_axis: XAxis, step_ranges: Sequence[StepRange], window: tuple[int, int] | None
     ) -> dict[int, float]:
         if x_axis is XAxis.TIME:
-            return self._milliseconds(step_ranges, window)
+            # The first metric stands for all: most steps have it.
+            metric = next(iter(queries.metric_names(self._session, run=self._run)), "loss")
+            series = self._stored([metric], step_ranges, window)[metric]
+            times = self._times(step_ranges, sorted({*series.first_step, *series.last_step}))
+            return {step: 1000 * time for step, time in times.items()}
         parameters = num_parameters(self._run.config) if x_axis is XAxis.FLOPS else None
         scale = 1.0 if parameters is None else 6.0 * parameters
         tokens = self._stored(["tokens"], step_ranges, window)["tokens"]
         ends = [*zip(tokens.first_step, tokens.first, strict=True), *zip(tokens.last_step, tokens.last, strict=True)]
         return {step: scale * count for step, count in ends if count is not None}
-
-    def _milliseconds(self, step_ranges: Sequence[StepRange], window: tuple[int, int] | None) -> dict[int, float]:
-        # The first metric stands for all: most steps have it.
-        metric = next(iter(queries.metric_names(self._session, run=self._run)), "loss")
-        series = self._stored([metric], step_ranges, window)[metric]
-        times = self._times(step_ranges, sorted({*series.first_step, *series.last_step}))
-        return {step: 1000 * time for step, time in times.items()}
 
     def _stored(
         self, metrics: Collection[str], step_ranges: Sequence[StepRange], window: tuple[int, int] | None

@@ -56,8 +56,12 @@ def _incident_entries(incident: Incident, step_time: StepTime) -> list[TimelineE
         return TimelineEntry(name, step, step_time(step), note)
 
     onset, detected = incident.onset_step, incident.detected_step
-    if incident.kind == IncidentKind.STALL:
-        return _stall_entries(incident, step_time)
+    if incident.kind == IncidentKind.STALL:  # found by the clock, not at a step
+        found = TimelineEntry("Detected", None, incident.opened_at, "no step for longer than is usual")
+        entries = [entry("Last step", onset), found]
+        if incident.end_step is not None and incident.end_step > onset:  # else the run ended
+            entries.append(entry("Steps again", incident.end_step))
+        return entries
     signal, is_replay = short_name(incident.signal), incident.kind == IncidentKind.REPLAY_MISMATCH
     entries = [entry("Detected", detected, f"{signal}, score {formatting.number(incident.score)}")]
     if is_replay:
@@ -78,15 +82,6 @@ def _incident_entries(incident: Incident, step_time: StepTime) -> list[TimelineE
     return sorted(entries, key=lambda each: each.step or 0)
 
 
-def _stall_entries(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
-    """Describe a stall: it is found by the clock, not at a step."""
-    entries = [TimelineEntry("Last step", incident.onset_step, step_time(incident.onset_step))]
-    entries.append(TimelineEntry("Detected", None, incident.opened_at, "no step for longer than is usual"))
-    if incident.end_step is not None and incident.end_step > incident.onset_step:  # else the run ended
-        entries.append(TimelineEntry("Steps again", incident.end_step, step_time(incident.end_step)))
-    return entries
-
-
 def _intervention_entries(each: Intervention, order: Order | None) -> list[TimelineEntry]:
     asked = each.state in (InterventionState.PROPOSED, InterventionState.REJECTED)
     name = (PROPOSALS if asked else DECISIONS).get(each.kind, each.kind)
@@ -97,7 +92,10 @@ def _intervention_entries(each: Intervention, order: Order | None) -> list[Timel
         entries.append(TimelineEntry("Order issued", None, order.created_at, by))
     if order is not None and order.answered_at is not None:
         step = rewind_target(each, order)
-        note = order.detail or _rollback_note(each, step)
+        note = order.detail or ""
+        if not note and each.kind == OrderKind.ROLLBACK and each.skip_from is not None and each.skip_to is not None:
+            skipped = formatting.plural(each.skip_to - each.skip_from, "batch", "batches")
+            note = f"rewound to step {formatting.count(step)}, {skipped} skipped"
         state = "refused" if order.refusal else order.state
         entries.append(TimelineEntry(f"Order {state}", step, order.answered_at, note))
     return entries + _outcome(each)
@@ -113,13 +111,6 @@ def _outcome(each: Intervention) -> list[TimelineEntry]:
         case InterventionState.VERIFIED:
             return [TimelineEntry("Verified", due, each.changed_at)]
     return [TimelineEntry(each.state.capitalize(), None, each.changed_at)]
-
-
-def _rollback_note(each: Intervention, step: int | None) -> str:
-    if each.kind != OrderKind.ROLLBACK or each.skip_from is None or each.skip_to is None:
-        return ""
-    skipped = formatting.plural(each.skip_to - each.skip_from, "batch", "batches")
-    return f"rewound to step {formatting.count(step)}, {skipped} skipped"
 
 
 LOOK_BACK_STEPS = 1000
@@ -141,7 +132,7 @@ def _row(name: str, shown: IncidentWindow, incident: Incident) -> dict[str, str]
     during = slice(onset, int(np.searchsorted(steps, end, side="right")))
     onset_shown = steps[0] <= incident.onset_step <= steps[-1]
     expected, low, high = (
-        formatting.number(_none_if_nan(column[onset]) if onset_shown else None)
+        formatting.number(float(column[onset])) if onset_shown and not np.isnan(column[onset]) else "-"
         for column in (band.expected, band.low, band.high)
     )
     return {
@@ -170,10 +161,6 @@ def _now(name: str, shown: IncidentWindow) -> str:
     recent = rows.metrics[name][-RECENT_STEPS:]
     finite = recent[np.isfinite(recent)]
     return formatting.number(2 * float(np.median(finite / 2))) if len(finite) else "-"
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 CAUSES: Mapping[str, str] = {

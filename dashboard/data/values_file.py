@@ -14,7 +14,7 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -79,7 +79,11 @@ class ValuesFile:
                 for branch, lines in branches.items():
                     rows = self._rows(session, run, metric, lines, is_full)
                     while some := list(islice(rows, ROWS_AT_ONCE)):
-                        yield _text((safe_name(metric), branch, *row) for row in some)
+                        text = io.StringIO()
+                        csv.writer(text, lineterminator="\n").writerows(
+                            (safe_name(metric), branch, *row) for row in some
+                        )
+                        yield text.getvalue()
 
     def _num_steps(self, segments: Sequence[Segment]) -> int:
         """Return the number of steps in view, of all segments."""
@@ -125,12 +129,6 @@ def _buckets(series: Series, line: Sequence[StepRange]) -> Iterator[Row]:
         mean, low, high, last = (math.nan if column[index] is None else column[index] for column in columns)
         counts = series.count[index], series.non_finite[index]
         yield (segment, first, series.last_step[index], mean, low, high, last, *counts)
-
-
-def _text(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 class ValuesFiles:

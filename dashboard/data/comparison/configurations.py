@@ -69,34 +69,28 @@ def table(settings: Sequence[Setting], labels: Sequence[str], baseline: int) -> 
     """One row per setting, one column per run; `baseline` is the index of the run that the others are compared with."""
     rows = []
     for setting in settings:
-        cells = [_cell(value, value != setting.values[baseline]) for value in setting.values]
+        compared_with = setting.values[baseline]
+        cells = [value if value == compared_with else f"{DIFFERENT} {value}" for value in setting.values]
         rows.append([DIFFERENT if setting.differs else "", setting.name, *cells])
     return pd.DataFrame(rows, columns=[DIFFERENT, "Setting", *labels])
 
 
-def _cell(value: str, differs: bool) -> str:
-    return f"{DIFFERENT} {value}" if differs else value
-
-
 def _settings(run: Run) -> dict[str, Any]:
+    # The policy has all defaults: a default that one run spells out is no difference.
+    policy = run_policy.policy_of(run.policy).to_dict() | {
+        run_policy.DETECTION: asdict(run_policy.settings_of(run.policy))
+    }
     environment = {
         "Total steps": run.total_steps,
         "Command": run.command and mask_command_line(run.command),
         "Commit": run.git_commit,
         "Host": run.host,
         "Devices": formatting.hardware(run),
-        **{f"Policy: {name}": value for name, value in flattened(_policy(run)).items()},
+        **{f"Policy: {name}": value for name, value in flattened(policy).items()},
         **{f"{name} version": version for name, version in run.versions.items()},
     }
     return flattened(mask_json(run.config)) | {
         name: value for name, value in environment.items() if value not in (None, "")
-    }
-
-
-def _policy(run: Run) -> dict[str, Any]:
-    """Return the policy with all defaults: a default that one run spells out is no difference."""
-    return run_policy.policy_of(run.policy).to_dict() | {
-        run_policy.DETECTION: asdict(run_policy.settings_of(run.policy))
     }
 
 
@@ -136,7 +130,10 @@ def tokenizer_warning(runs: Mapping[str, Vocabulary]) -> str | None:
     """Return why perplexities of these runs (label -> vocabulary) may not be comparable; None if they are."""
     if len(runs) < 2:
         return None
-    summary = _summary(runs)
+    labels: dict[str, list[str]] = {}  # the runs that use it, by vocabulary
+    for label, each in runs.items():
+        labels.setdefault(formatting.escape_markdown(str(each)), []).append(formatting.escape_markdown(label))
+    summary = "; ".join(f"{', '.join(names)}: {vocabulary}" for vocabulary, names in labels.items())
     if len({each.size for each in runs.values() if each.size is not None}) > 1 or (
         len({each.tokenizer for each in runs.values() if each.tokenizer is not None}) > 1
     ):
@@ -151,14 +148,6 @@ def tokenizer_warning(runs: Mapping[str, Vocabulary]) -> str | None:
             "Bits per byte are always comparable on the same text."
         )
     return None
-
-
-def _summary(runs: Mapping[str, Vocabulary]) -> str:
-    """Return each vocabulary, after the runs that use it."""
-    labels: dict[str, list[str]] = {}
-    for label, each in runs.items():
-        labels.setdefault(formatting.escape_markdown(str(each)), []).append(formatting.escape_markdown(label))
-    return "; ".join(f"{', '.join(names)}: {vocabulary}" for vocabulary, names in labels.items())
 
 
 def _values_under(flat: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:

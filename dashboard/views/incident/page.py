@@ -15,7 +15,7 @@ from dashboard import formatting, url_state
 from dashboard.data import cached, incident_window, incidents, pending, tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.data.incidents import TimelineEntry, timeline
+from dashboard.data.incidents import timeline
 from dashboard.data.store import database_url
 from dashboard.figures import component
 from dashboard.figures.component import PackedFigure, cached_figure
@@ -179,15 +179,11 @@ def show_timeline(
     times = around.step_times
     with st.container(gap="xsmall"):
         for entry in timeline(incident, interventions, facts.orders, times.get):
-            st.markdown(_timeline_line(entry))
-
-
-def _timeline_line(entry: TimelineEntry) -> str:
-    when = [] if entry.step is None else [f"step {entry.step:,}"]
-    if entry.at is not None:
-        when.append(formatting.moment(entry.at, formatting.zone(st.context.timezone)))
-    note = f"  \n{formatting.escape_markdown(entry.note)}" if entry.note else ""
-    return f"**{formatting.escape_markdown(entry.name)}** &nbsp; :gray[{' - '.join(when)}]{note}"
+            when = [] if entry.step is None else [f"step {entry.step:,}"]
+            if entry.at is not None:
+                when.append(formatting.moment(entry.at, formatting.zone(st.context.timezone)))
+            note = f"  \n{formatting.escape_markdown(entry.note)}" if entry.note else ""
+            st.markdown(f"**{formatting.escape_markdown(entry.name)}** &nbsp; :gray[{' - '.join(when)}]{note}")
 
 
 def reasons(facts: RunFacts, incident: Incident, interventions: list[Intervention]) -> None:
@@ -204,7 +200,7 @@ def reasons(facts: RunFacts, incident: Incident, interventions: list[Interventio
 
 
 def hardware_errors(facts: RunFacts, incident: Incident) -> None:
-    if sentences := incidents.errors_before(incident, cached.hardware_errors(facts.run.id)):
+    if sentences := incidents.errors_before(incident, cached.hardware_errors(facts.run.id, facts.run)):
         st.subheader("Errors of the hardware", anchor=False)
         st.markdown(formatting.bullet_list(sentences))
 

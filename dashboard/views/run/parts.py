@@ -58,7 +58,7 @@ def families(facts: RunFacts) -> None:
 
 def hardware(facts: RunFacts) -> None:
     """Show the hardware; nothing for a run without samples."""
-    samples = cached.hardware_samples(facts.run.id)
+    samples = cached.hardware_samples(facts.run.id, facts.run)
     if not samples:
         return
     st.subheader("Hardware", anchor=False)
