@@ -43,14 +43,6 @@ def unknown_names(search: Search, metrics: Collection[str]) -> dict[str, str]:
     return sentences
 
 
-def limit_sentence(total: int, what: str) -> str:
-    """Say that not all runs were read, and how to find the wanted ones. `what`: "sorted"."""
-    return (
-        f"Only the {MAX_READ:,} newest of the {total:,} runs found are {what}. Narrow the search or the filters to "
-        "include them all."
-    )
-
-
 UNFOLDED = "filters_unfolded"
 """Key in the session: True if a narrow screen shows the filters."""
 UP, DOWN = ", ascending", ", descending"

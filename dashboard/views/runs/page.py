@@ -99,9 +99,9 @@ def page() -> None:
     found = run_list.found(where, chosen.run_order, filters.MAX_READ if reads_many else num_shown)
     selection.bar(found, where, chosen.run_order, hint=is_table and not group_by)
     if reads_many and found.total > filters.MAX_READ:
-        st.info(
-            filters.limit_sentence(found.total, "in groups" if group_by else "sorted"), icon=":material/filter_list:"
-        )
+        what = "in groups" if group_by else "sorted"
+        sentence = f"Only the {filters.MAX_READ:,} newest of the {found.total:,} runs found are {what}."
+        st.info(f"{sentence} Narrow the search or the filters to include them all.", icon=":material/filter_list:")
     if not found.rows:
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
     elif not is_table:

@@ -72,7 +72,18 @@ def restore(rows: Sequence[ListedRun]) -> None:
 
 @frame.dialog("Delete the selected runs")
 def delete(rows: Sequence[ListedRun]) -> None:
-    _confirm(rows, "Delete", _what_goes(rows), "DELETE", {}, word=_word_to_delete(rows))
+    steps = formatting.plural(sum(row.summary.stored_steps for row in rows), "step")
+    incidents = formatting.plural(sum(row.tally.incidents for row in rows), "incident")
+    interventions = formatting.plural(sum(row.tally.interventions for row in rows), "intervention")
+    says = (
+        f"**This cannot be undone.** It deletes {steps}, {incidents} and {interventions}, with their probes and events."
+    )
+    if running := sum(row.run.state == RunState.RUNNING for row in rows):
+        says += f" {formatting.plural(running, 'run is', 'runs are')} still running."
+    run = rows[0].run
+    can_be_typed = run.name and run.name.isprintable() and run.name.split()
+    name = run.name if can_be_typed else run.id
+    _confirm(rows, "Delete", says, "DELETE", {}, word=name if len(rows) == 1 else f"delete {runs_text(rows)}")
 
 
 def _confirm(
@@ -92,25 +103,6 @@ def _names(rows: Sequence[ListedRun]) -> str:
     """A list in Markdown."""
     names = [formatting.run_label(row.run) for row in rows]
     return formatting.bullet_list(formatting.first_named(names, MAX_NAMED))
-
-
-def _what_goes(rows: Sequence[ListedRun]) -> str:
-    steps = formatting.plural(sum(row.summary.stored_steps for row in rows), "step")
-    incidents = formatting.plural(sum(row.tally.incidents for row in rows), "incident")
-    interventions = formatting.plural(sum(row.tally.interventions for row in rows), "intervention")
-    text = (
-        f"**This cannot be undone.** It deletes {steps}, {incidents} and {interventions}, with their probes and events."
-    )
-    running = sum(row.run.state == RunState.RUNNING for row in rows)
-    return text + (f" {formatting.plural(running, 'run is', 'runs are')} still running." if running else "")
-
-
-def _word_to_delete(rows: Sequence[ListedRun]) -> str:
-    """The name of the run, where a person can type it; of several their number."""
-    if len(rows) > 1:
-        return f"delete {runs_text(rows)}"
-    run = rows[0].run
-    return run.name if run.name and run.name.isprintable() and run.name.split() else run.id
 
 
 SELECTED = "selected_runs"
@@ -168,9 +160,11 @@ def bar(found: FoundRuns, where: RunFilter, order: RunOrder, *, hint: bool) -> N
         if not chosen:
             st.caption("Select runs to compare, tag, archive or delete them.")
             return
-        _links(chosen)
-        if len(chosen) == 1:
-            _single(chosen[0])
+        if len(chosen) > MAX_LINES:
+            st.caption(f"**{runs_text(chosen)} selected** (at most {MAX_LINES} can be compared)")
+        else:
+            label, query = f"**Compare {runs_text(chosen)}**", {"runs": ",".join(row.run.id for row in chosen)}
+            st.page_link("views/compare/page.py", label=label, icon=":material/compare_arrows:", query_params=query)
         _buttons(chosen)
         num_matching = run_list.num_matching(where, selected_ids())
         _select_all(found, num_matching, where, order)
@@ -193,25 +187,14 @@ def _select_all(found: FoundRuns, num_selected: int, where: RunFilter, order: Ru
     )
 
 
-def _links(chosen: Sequence[ListedRun]) -> None:
-    if len(chosen) > MAX_LINES:
-        st.caption(f"**{runs_text(chosen)} selected** (at most {MAX_LINES} can be compared)")
-        return
-    label = f"**Compare {runs_text(chosen)}**"
-    query = {"runs": ",".join(row.run.id for row in chosen)}
-    st.page_link("views/compare/page.py", label=label, icon=":material/compare_arrows:", query_params=query)
-
-
-def _single(row: ListedRun) -> None:
-    run, explanation = row.run, "Rename, tag, note or archive this run"
-    label = f"Open {formatting.escape_markdown(formatting.run_title(run))}"
-    st.page_link("views/run/page.py", label=label, icon=":material/show_chart:", query_params={"run": run.id})
-    record.report_button(run, key="report-selected")
-    if _button("Edit", ":material/edit:", help=explanation):
-        record.edit_dialog(run)
-
-
 def _buttons(chosen: Sequence[ListedRun]) -> None:
+    if len(chosen) == 1:
+        run = chosen[0].run
+        label = f"Open {formatting.escape_markdown(formatting.run_title(run))}"
+        st.page_link("views/run/page.py", label=label, icon=":material/show_chart:", query_params={"run": run.id})
+        record.report_button(run, key="report-selected")
+        if _button("Edit", ":material/edit:", help="Rename, tag, note or archive this run"):
+            record.edit_dialog(run)
     archived = [row for row in chosen if row.run.archived_at is not None]
     others = [row for row in chosen if row.run.archived_at is None]
     if _button("Tag", ":material/sell:"):
