@@ -18,7 +18,7 @@ from lossguard.vocabulary.limits import limits_in
 from lossguard.vocabulary.protocol import CAN_ROLL_BACK, CAN_SCALE_LR, CANNOT_SKIP, remedies_in
 from lossguard.vocabulary.states import IncidentKind, IncidentState, RunState
 from monitor.detection.interventions import run_policy
-from monitor.detection.interventions.restorable import RestorableStep, restorable_steps
+from monitor.detection.interventions.restorable import restorable_steps
 
 MAX_SKIPPED_BATCHES = 1_000_000
 
@@ -70,7 +70,10 @@ def dialog(facts: RunFacts, incident: Incident | None) -> None:
             icon=":material/schedule:",
         )
     restorable = restorable_steps(set(facts.run.restorable_steps), facts.run.restorable_tiers)
-    labels = {each.step: restorable_label(each) for each in reversed(restorable)}
+    labels = {}  # such as "4,980 (from memory, 0.1 s)"
+    for each in reversed(restorable):
+        origin = each.describe()
+        labels[each.step] = f"{each.step:,} ({origin})" if origin else f"{each.step:,}"
     steps = list(labels)
     default = default_target(facts, incident)
     assert default is not None  # the button is not there without a step to restore
@@ -105,12 +108,6 @@ def _changes(facts: RunFacts) -> tuple[float | None, list[str]]:
     return lr_scale, st.multiselect(
         "Remedies", registered, key="remedies", help="Changes that the run has registered; each of them ends by itself."
     )
-
-
-def restorable_label(each: RestorableStep) -> str:
-    """Return a label such as "4,980 (from memory, 0.1 s)"."""
-    origin = each.describe()
-    return f"{each.step:,} ({origin})" if origin else f"{each.step:,}"
 
 
 def rollback(

@@ -16,7 +16,7 @@ from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, ORANGE, PURPLE, V
 from dashboard.figures.value_axis import log_axes
 from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult, TrialVerdict, describe, rollbacks
-from monitor.detection import Intervention, Rows
+from monitor.detection import Rows
 
 MAX_BUCKETS = 800
 """Per segment: the smallest and the largest value of each bucket are drawn."""
@@ -40,7 +40,10 @@ def trial_figure(data: TrialInput, results: Sequence[TrialResult]) -> go.Figure:
         traces += _non_finite(panel, segment.rows)
     for verdict in TrialVerdict:
         traces += _markers(layout.label_row, verdict, [each for each in results if each.verdict is verdict])
-    traces += [_rewind(panel, rollback) for _, rollback in rollbacks(results)]
+    look: dict[str, Any] = {"line": {"color": GREEN, "width": 1.6}, "marker": ARROW_HEAD, "hoverinfo": "skip"}
+    for _, rollback in rollbacks(results):  # an arrow from the step of the decision to that of the checkpoint
+        ends = [rollback.rewind_to, rollback.decided_step]
+        traces.append(scatter(panel.mark_axis, ends, [0.9, 0.9], "rewind", mode="lines+markers", **look))
     return panel_figure(layout, without_repeated_legend_entries(traces), XAxis.STEP, None, "lab", shapes=bands)
 
 
@@ -105,10 +108,3 @@ def _hover(result: TrialResult) -> str:
         return "" if result.known is None else result.known.name
     kind = formatting.incident_kind(incident.kind)
     return f"{kind} at step {incident.detected_step:,}: {describe(result.intervention)}"
-
-
-def _rewind(panel: Panel, rollback: Intervention) -> dict[str, Any]:
-    """An arrow from the step of the decision to the step of the checkpoint."""
-    ends = [rollback.rewind_to, rollback.decided_step]
-    look: dict[str, Any] = {"line": {"color": GREEN, "width": 1.6}, "marker": ARROW_HEAD, "hoverinfo": "skip"}
-    return scatter(panel.mark_axis, ends, [0.9, 0.9], "rewind", mode="lines+markers", **look)

@@ -64,7 +64,12 @@ def trial_results(simulation: Simulation, known_incidents: Sequence[KnownInciden
     for known in known_incidents:
         numbers = [number for number, each in detected.items() if _matches(each, simulation.segments[number], known)]
         matched.update(numbers)
-        results.append(_known_result(simulation, known, numbers))
+        if numbers:
+            first, actions = numbers[0], [simulation.actions[each] for each in numbers if each in simulation.actions]
+            action = actions[0] if actions else None
+            results.append(TrialResult(known, simulation.incidents[first], action, simulation.segments[first]))
+        else:
+            results.append(TrialResult(known, None, None, known.segment or 0))
     for number, incident in detected.items():
         if number not in matched:
             intervention, segment = simulation.actions.get(number), simulation.segments[number]
@@ -77,14 +82,6 @@ def _matches(incident: Incident, segment: int, known: KnownIncident) -> bool:
         return False
     is_early_enough = incident.onset_step <= known.last + LATE_STEPS
     return known.first - EARLY_STEPS <= incident.detected_step and is_early_enough
-
-
-def _known_result(simulation: Simulation, known: KnownIncident, matches: Sequence[int]) -> TrialResult:
-    """`matches` are the numbers of the detected incidents that match."""
-    if not matches:
-        return TrialResult(known, None, None, known.segment or 0)
-    intervention = next((simulation.actions[number] for number in matches if number in simulation.actions), None)
-    return TrialResult(known, simulation.incidents[matches[0]], intervention, simulation.segments[matches[0]])
 
 
 def table(results: Sequence[TrialResult]) -> pd.DataFrame:

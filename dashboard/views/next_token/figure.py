@@ -52,12 +52,23 @@ def bars(probe: Probe, now: Distribution, plain: Distribution) -> go.Figure:
     colors = [GREEN if probe.tokens[index] == probe.target else BLUE for index in chosen] + [GREY] * bool(num_others)
     y = [*range(len(labels))]
     figure = base_figure(height=BAR_HEIGHT_PIXELS * len(labels) + 86, revision="next-token")
-    percent = "%{x:.3~p}"
-    figure.add_traces(
-        [
-            _bar(values, y, colors, labels, percent),
-            _ticks(before, y, labels, percent),
-        ]
+    figure.add_bar(
+        orientation="h",
+        x=np.array(values),
+        y=y,
+        name="sampled at this temperature",
+        marker={"color": colors},
+        customdata=labels,
+        hovertemplate="%{customdata} %{x:.3~p} at this temperature<extra></extra>",
+    )
+    figure.add_scatter(
+        mode="markers",
+        x=np.array(before),
+        y=y,
+        name="temperature 1 (as in the loss)",
+        marker={"symbol": "line-ns", "size": 14, "line": {"color": GREY, "width": 2.5}},
+        customdata=labels,
+        hovertemplate="%{customdata} %{x:.3~p} at temperature 1<extra></extra>",
     )
     figure.update_layout(
         margin={"l": 8 + 8 * min(20, max(map(len, labels))), "r": 12, "t": 36, "b": 46},
@@ -81,34 +92,6 @@ def _label(probe: Probe, index: int) -> str:
     return f"<b>{token}</b>" if probe.tokens[index] == probe.target else token
 
 
-def _bar(
-    values: Sequence[float], y: Sequence[int], colors: list[str], labels: list[str], percent: str
-) -> dict[str, Any]:
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "x": np.array(values),
-        "y": y,
-        "name": "sampled at this temperature",
-        "marker": {"color": colors},
-        "customdata": labels,
-        "hovertemplate": f"%{{customdata}} {percent} at this temperature<extra></extra>",
-    }
-
-
-def _ticks(values: Sequence[float], y: Sequence[int], labels: list[str], percent: str) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": np.array(values),
-        "y": y,
-        "name": "temperature 1 (as in the loss)",
-        "marker": {"symbol": "line-ns", "size": 14, "line": {"color": GREY, "width": 2.5}},
-        "customdata": labels,
-        "hovertemplate": f"%{{customdata}} {percent} at temperature 1<extra></extra>",
-    }
-
-
 def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
     """Draw one prompt over training: most likely tokens, true token's surprisal, entropy. `step` is marked."""
     live = [each for each in probes if each.live]
@@ -127,15 +110,11 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
             _line(panel, discarded, [values(each.probe) for each in discarded], "discarded branch", GREY, "markers")
         )
         traces.append(_line(panel, live, [values(each.probe) for each in live], "live line", BLUE))
-    traces += _non_finite(layout.panels[0], live)
+    # Crosses where the model's output is not a distribution.
+    steps = [each.step for each in live if distribution.at_temperature(each.probe, 1.0) is None]
+    traces += non_finite_crosses(layout.panels[0], np.array(steps, dtype=np.float64), "not finite")
     traces = without_repeated_legend_entries([trace for trace in traces if len(trace["x"])])
     return panel_figure(layout, traces, XAxis.STEP, None, "next-token-history", shapes=marker)
-
-
-def _non_finite(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
-    """Crosses where the model's output is not a distribution."""
-    steps = [each.step for each in live if distribution.at_temperature(each.probe, 1.0) is None]
-    return non_finite_crosses(panel, np.array(steps, dtype=np.float64), "not finite")
 
 
 def _surprisal(probe: Probe) -> float:

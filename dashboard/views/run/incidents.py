@@ -110,12 +110,11 @@ def costs_by_incident(rewinds: Sequence[Rewind]) -> Mapping[int, str]:
     for rewind in rewinds:
         if rewind.incident is not None:
             by_incident.setdefault(rewind.incident, []).append(rewind)
-    return {number: _cost(own) for number, own in by_incident.items()}
-
-
-def _cost(rewinds: Sequence[Rewind]) -> str:
-    steps, seconds = formatting.plural(sum(each.steps for each in rewinds), "step"), total_seconds(rewinds)
-    return steps if seconds is None else f"{steps}, {formatting.duration(seconds)}"
+    costs = {}
+    for number, own in by_incident.items():
+        steps, seconds = formatting.plural(sum(each.steps for each in own), "step"), total_seconds(own)
+        costs[number] = steps if seconds is None else f"{steps}, {formatting.duration(seconds)}"
+    return costs
 
 
 def show_details(facts: RunFacts, incident: Incident) -> None:

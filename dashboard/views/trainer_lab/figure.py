@@ -69,25 +69,21 @@ def steps_lost_figure(runs: Sequence[UnstableRun]) -> go.Figure:
     """Draw the steps that each safeguard lost; the number of jumps stands beside them."""
     by_safeguard = groups(runs, "safeguard")
     lost = _means(by_safeguard, "steps_lost")
-    jumps = _means(by_safeguard, "num_jumps")
-    texts = [f"{formatting.two_digits(each.mean)} jumps" for each in jumps]
+    texts = [f"{formatting.two_digits(each.mean)} jumps" for each in _means(by_safeguard, "num_jumps")]
     return _rows_figure(list(by_safeguard), [Dots("steps lost", lost, VERMILLION, texts=texts)], title="Steps lost")
 
 
 def final_loss_figure(runs: Sequence[UnstableRun]) -> go.Figure:
     by_safeguard = groups(runs, "safeguard")
-    losses = _means(by_safeguard, "final_loss")
-    dots = [Dots("final loss", losses, BLUE)]
+    dots = [Dots("final loss", _means(by_safeguard, "final_loss"), BLUE)]
     return _rows_figure(list(by_safeguard), dots, title="Final loss (nats per token)", is_log=True)
 
 
 def exposure_figure(runs: Sequence[ExposureRun]) -> go.Figure:
     by_way = groups(runs, "trained_with")
-    true = _means(by_way, "true_prefixes")
-    own_prefixes = _means(by_way, "own_prefixes")
     dots = [
-        Dots("after true prefixes", true, BLUE),
-        Dots("after its own prefixes", own_prefixes, VERMILLION, symbol="diamond"),
+        Dots("after true prefixes", _means(by_way, "true_prefixes"), BLUE),
+        Dots("after its own prefixes", _means(by_way, "own_prefixes"), VERMILLION, symbol="diamond"),
     ]
     return _rows_figure(list(by_way), dots, title="KL, nats per token")
 
@@ -170,7 +166,10 @@ def _rows_figure(names: Sequence[str], dots: Sequence[Dots], *, title: str, is_l
         xaxis=_axis(title, is_log=is_log) | (_narrow_ticks(figure) if is_log else {}),
         yaxis={
             "tickvals": list(range(num_rows)),
-            "ticktext": [_row_name(name) for name in names[:num_rows]],
+            "ticktext": [
+                formatting.escape_plotly(name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 2]}..")
+                for name in names[:num_rows]
+            ],
             "range": [num_rows - 0.4, -0.8],
             "showgrid": True,
             "zeroline": False,
@@ -191,10 +190,6 @@ def _narrow_ticks(figure: go.Figure) -> dict[str, Any]:
     if not values or not 3.0 <= max(values) / min(values) < 300.0:
         return {}
     return {"dtick": "D2", "tickformat": "~g" if max(values) < 1e6 else ".0e"}
-
-
-def _row_name(name: str) -> str:
-    return formatting.escape_plotly(name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 2]}..")
 
 
 def _curves_figure(x: str, y: str, *, is_log_x: bool = False, is_log_y: bool = False) -> go.Figure:
