@@ -3,6 +3,8 @@
 In the URL: ?results=..
 """
 
+from functools import partial
+
 import streamlit as st
 
 from dashboard.data.trainer import lab_results_file
@@ -50,9 +52,9 @@ def show(section: Section, results_key: str) -> None:
     st.subheader(section.title, anchor=False)
     for plot in section.plots:
         st.markdown(plot.sentence)
-        packed = cached_figure(("trainer-lab", plot.name, results_key), plot.make)
+        packed = cached_figure(("trainer-lab", plot.name, results_key), partial(plot.make, section.runs))
         component.show(packed, key=f"trainer-lab-{plot.name}-{results_key[:8]}", label=plot.sentence)
-    table = section.make_table()
+    table = section.table(section.runs)
     show_table(table, key=f"table-{section.title}", numbers=set(table.columns) - set(tables.TEXT_COLUMNS))
     if section.note:
         st.caption(section.note)

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,7 @@ from db.cli.command_engine import as_typed_here
 RECIPE = re.compile("[a-zA-Z0-9_]+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Plot:
     """One figure."""
 
@@ -25,33 +24,27 @@ class Plot:
     """Unique on the page."""
     sentence: str
     """Content in one sentence, in Markdown."""
-    make: Callable[[], go.Figure]
+    make: Callable[[Sequence[Any]], go.Figure]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    title: str
-    plots: Sequence[Plot]
-    make_table: Callable[[], pd.DataFrame]
-    note: str = ""
-    """Below the table, in Markdown."""
-    command: str = ""
-    """Command that measured it; empty for published numbers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sweep:
-    """A section without its results."""
+    """What the page shows of the runs of a sweep."""
 
     name: str
     """Name of its field in LabResults."""
     title: str
+    plots: Sequence[Plot] = ()
     table: Callable[[Sequence[Any]], pd.DataFrame]
-    plots: Sequence[tuple[str, str, Callable[[Sequence[Any]], go.Figure]]] = ()
-    """Name, sentence and figure of each plot."""
-    note: str | Callable[[Sequence[Any]], str]
-    option: str
+    note: str = ""
+    """Below the table, in Markdown."""
+    note_of: Callable[[Sequence[Any]], str] | None = None
+    """Makes the note, where it depends on the runs."""
+    option: str = ""
     """Option of the command that measures the sweep."""
+    command: str = ""
+    """Command that measured these runs; empty for published numbers."""
+    runs: Sequence[Any] = ()
 
 
 def _law_sentence(runs: Sequence[ScalingRun]) -> str:
@@ -74,11 +67,11 @@ def _floors(runs: Sequence[ExposureRun]) -> str:
 
 
 SWEEPS = (
-    _Sweep(
+    Section(
         name="switches",
         title="Switches: loss, perplexity and bits",
         plots=[
-            (
+            Plot(
                 "switches",
                 "Each point is the held-out loss of a recipe as the length of the compressed text, with its "
                 "perplexity, exp(loss in nats per token), beside it.",
@@ -88,13 +81,12 @@ SWEEPS = (
         table=tables.switches,
         note="Bits per byte and per character compare across tokenizers; perplexity and bits per token do not. "
         "The standard error of a single seed is that of its held-out loss over documents.",
-        option="",
     ),
-    _Sweep(
+    Section(
         name="scaling",
         title="Loss against compute",
         plots=[
-            (
+            Plot(
                 "scaling",
                 "Each point is the held-out loss of a model size over its training compute; on these two "
                 "log axes, a power law is a straight line.",
@@ -102,31 +94,31 @@ SWEEPS = (
             )
         ],
         table=tables.scaling,
-        note=_law_sentence,
+        note_of=_law_sentence,
         option="--scaling",
     ),
-    _Sweep(
+    Section(
         name="unstable",
         title="What prevents spikes",
         plots=[
-            (
+            Plot(
                 "steps-lost",
                 "Steps during which the loss of the unstable recipe was above the level from which it had "
                 "jumped, with one safeguard at a time.",
                 figure.steps_lost_figure,
             ),
-            ("final-loss", "The loss at the end of the same runs.", figure.final_loss_figure),
+            Plot("final-loss", "The loss at the end of the same runs.", figure.final_loss_figure),
         ],
         table=tables.unstable,
         note="The largest jump is a peak relative to the level before it. What counts as a jump, and where it ends, is "
         "one rule for all runs: `trainer/lab/jumps.py`.",
         option="--unstable",
     ),
-    _Sweep(
+    Section(
         name="exposure",
         title="Exposure bias",
         plots=[
-            (
+            Plot(
                 "exposure",
                 "How far each model is from a Markov chain, its source, after true prefixes and after its "
                 "own ones; the distance between the two points is the exposure bias.",
@@ -134,14 +126,14 @@ SWEEPS = (
             )
         ],
         table=tables.exposure,
-        note=_floors,
+        note_of=_floors,
         option="--exposure",
     ),
-    _Sweep(
+    Section(
         name="temperature",
         title="Temperature",
         plots=[
-            (
+            Plot(
                 "temperature",
                 "The entropy of what is sampled changes with the temperature; the loss, which is defined at "
                 "temperature 1, never does.",
@@ -152,11 +144,11 @@ SWEEPS = (
         note="*True token* is the mean probability that a sample is the true one.",
         option="--temperature",
     ),
-    _Sweep(
+    Section(
         name="gradients",
         title="Why squared error fails",
         plots=[
-            (
+            Plot(
                 "gradients",
                 "How hard each loss pushes the logit of the true token, over the probability that the model "
                 "gives to it.",
@@ -167,7 +159,7 @@ SWEEPS = (
         note="*One wrong token*: it has all other probability. *Spread*: all wrong tokens are equally likely.",
         option="--gradients",
     ),
-    _Sweep(
+    Section(
         name="calibration",
         title="Label smoothing and calibration",
         table=tables.calibration,
@@ -175,7 +167,7 @@ SWEEPS = (
         "right. The loss floor is that of a model which predicts the smoothed targets.",
         option="--calibration",
     ),
-    _Sweep(
+    Section(
         name="abilities",
         title="One objective, many abilities",
         table=tables.abilities,
@@ -189,35 +181,20 @@ def sections(results: LabResults) -> Iterator[Section]:
     """Return the sections of the sweeps that have results, and of published runs."""
     for sweep in SWEEPS:
         if runs := getattr(results, sweep.name):
-            yield _section(sweep, runs)
-    yield _compute(results)
-
-
-def _section(sweep: _Sweep, runs: Sequence[Any]) -> Section:
-    recipes = dict.fromkeys(run.recipe for run in runs) if sweep.name == "switches" else ()
-    seeds = [run.seed for run in runs if sweep.name != "gradients"]
-    return Section(
-        title=sweep.title,
-        plots=[Plot(name=name, sentence=text, make=partial(make, runs)) for name, text, make in sweep.plots],
-        make_table=partial(sweep.table, runs),
-        note=sweep.note if isinstance(sweep.note, str) else sweep.note(runs),
-        command=command(sweep.option, seeds, recipes=list(recipes)),
-    )
-
-
-def _compute(results: LabResults) -> Section:
+            recipes = dict.fromkeys(run.recipe for run in runs) if sweep.name == "switches" else ()
+            seeds = [run.seed for run in runs if sweep.name != "gradients"]
+            note = sweep.note if sweep.note_of is None else sweep.note_of(runs)
+            how = command(sweep.option, seeds, recipes=list(recipes))
+            yield replace(sweep, runs=runs, note=note, command=how)
     own = " The smallest and the largest model of the sweep stand above them." if results.scaling else ""
-    return Section(
+    sentence = f"Training FLOPs of published runs on a log axis; estimates are marked.{own}"
+    yield Section(
+        name="published",
         title="Compute of published runs",
-        plots=[
-            Plot(
-                name="published",
-                sentence=f"Training FLOPs of published runs on a log axis; estimates are marked.{own}",
-                make=lambda: figure.compute_figure(results.scaling),
-            )
-        ],
-        make_table=tables.published,
+        plots=[Plot("published", sentence, figure.compute_figure)],
+        table=lambda _: tables.published(),
         note="About 20 tokens per parameter are compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556).",
+        runs=results.scaling,
     )
 
 

@@ -23,8 +23,8 @@ def test_every_figure_is_drawable_whatever_was_measured(value: object) -> None:
     results = parse("mine.jsonl", lines(*map(changed, [*SWEEPS, *sizes])))
     for section in sections(results):
         for plot in section.plots:
-            packed = component.pack(plot.make())  # refuses NaN
+            packed = component.pack(plot.make(section.runs))  # refuses NaN
             assert packed.height < 1000
-            for trace in plot.make().data:
+            for trace in plot.make(section.runs).data:
                 numbers = json.loads(json.dumps([*trace.x, *trace.y], default=float))
                 assert all(abs(each) <= 1e300 for each in numbers if isinstance(each, float))
