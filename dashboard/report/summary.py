@@ -12,7 +12,6 @@ from dashboard.data.facts import Compute, Curve, RunFacts
 from dashboard.report.contents import ReportContents
 from db.goodput import rollback_costs
 from db.goodput.rollback_costs import Rewind
-from db.models import Intervention
 from db.queries import Series
 from db.run_states import SILENT, is_silent
 from lossguard.vocabulary.states import IncidentState, RunState
@@ -94,7 +93,13 @@ def _progress(facts: RunFacts, now: float, zone: tzinfo) -> list[str]:
         RunState.FAILED: "failed after",
     }
     current = state(facts, now)
-    sentence = f"The run {verbs.get(current, f'is {current} after')} {_work(facts)}"
+    done, total, tokens = facts.progress.done, facts.progress.total, facts.newest.get("tokens")
+    work = formatting.plural(done if total is None else total, "step")
+    if total is not None:
+        work = f"{formatting.short_count(done)} of {work}"
+    if tokens:
+        work += f" ({formatting.abbreviated(tokens)} tokens)"
+    sentence = f"The run {verbs.get(current, f'is {current} after')} {work}"
     sentence += f" in {formatting.duration(duration(facts, now))}"
     if current == SILENT:
         sentence += f" when its reports stopped on {formatting.moment(facts.run.last_report_at, zone)}"
@@ -102,14 +107,6 @@ def _progress(facts: RunFacts, now: float, zone: tzinfo) -> list[str]:
     if current == RunState.RUNNING and facts.progress.seconds_left is not None:
         started += f" and needs about {formatting.duration(facts.progress.seconds_left)} more"
     return [f"{sentence}.", f"{started}."]
-
-
-def _work(facts: RunFacts) -> str:
-    done, total = facts.progress.done, facts.progress.total
-    steps = formatting.plural(done if total is None else total, "step")
-    steps = steps if total is None else f"{formatting.short_count(done)} of {steps}"
-    tokens = facts.newest.get("tokens")
-    return f"{steps} ({formatting.abbreviated(tokens)} tokens)" if tokens else steps
 
 
 def _loss(contents: ReportContents) -> list[str]:
@@ -156,19 +153,14 @@ def incident_sentences(facts: RunFacts) -> list[str]:
         return ["There were no incidents."]
     kinds = Counter(formatting.incident_kind(each.kind) for each in facts.incidents)
     listed = [formatting.plural(count, kind) for kind, count in kinds.most_common()]
-    return [
-        f"{_joined(listed)}.",
-        _interventions(facts.interventions, sum(each.skip_to - each.skip_from for each in facts.ledger)),
-    ]
-
-
-def _interventions(interventions: Sequence[Intervention], num_skipped: int) -> str:
-    if not interventions:
-        return "There were no interventions."
-    kinds = Counter((each.kind, each.state) for each in interventions)
-    listed = ", ".join(f"{formatting.plural(count, kind)} {state}" for (kind, state), count in kinds.most_common())
+    sentence = f"{_joined(listed)}."
+    if not facts.interventions:
+        return [sentence, "There were no interventions."]
+    acts = Counter((each.kind, each.state) for each in facts.interventions)
+    named = ", ".join(f"{formatting.plural(count, kind)} {state}" for (kind, state), count in acts.most_common())
+    num_skipped = sum(each.skip_to - each.skip_from for each in facts.ledger)
     skipped = f"; {formatting.plural(num_skipped, 'batch', 'batches')} skipped" if num_skipped else ""
-    return f"Interventions: {listed}{skipped}."
+    return [sentence, f"Interventions: {named}{skipped}."]
 
 
 def lost_sentence(facts: RunFacts, rewinds: Sequence[Rewind], now: float) -> str:

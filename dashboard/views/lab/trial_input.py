@@ -8,7 +8,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
@@ -69,16 +69,12 @@ class TrialInput:
         return sum(len(segment.rows) for segment in self.segments)
 
 
+@st.cache_resource(
+    show_spinner="Scoring all steps ...", max_entries=6, hash_funcs={TrialInput: lambda trial_input: trial_input.key}
+)
 def scored(trial_input: TrialInput, settings: DetectionSettings) -> Sequence[ScoredSegment]:
     """The scores of all rows: the slow part, cached for all viewers."""
-    return _scored(trial_input.key, astuple(settings), trial_input, settings)
-
-
-@st.cache_resource(show_spinner="Scoring all steps ...", max_entries=6)
-def _scored(
-    key: str, settings: tuple[float, ...], _trial_input: TrialInput, _settings: DetectionSettings
-) -> Sequence[ScoredSegment]:
-    return score(_trial_input.segments, _settings)
+    return score(trial_input.segments, settings)
 
 
 def of_run(facts: RunFacts, steps: tuple[int, int], *, max_rows: int = MAX_ROWS) -> TrialInput:
