@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 
 class AxisScale(StrEnum):
-    """Scale of a value axis."""
-
     AUTO = "auto"  # as the metric registry says
     LINEAR = "linear"
     LOG = "log"
@@ -27,7 +25,6 @@ class AxisChoices:
     """Metrics that show all values, and not only what the live line needs."""
 
     def of(self, metrics: Collection[str]) -> "AxisChoices":
-        """Return the choices for some metrics."""
         return AxisChoices(*(chosen.intersection(metrics) for chosen in (self.log, self.linear, self.fit_all)))
 
     def scale(self, metric: str) -> AxisScale:
@@ -46,8 +43,6 @@ Floats = NDArray[np.float64]
 
 
 class XAxis(StrEnum):
-    """Quantity of the x axis."""
-
     STEP = "step"
     TOKENS = "tokens"
     TIME = "time"  # wall time: milliseconds since 1970 on the viewer's clock, as plotly's date axes have them
@@ -79,7 +74,6 @@ class StepAxis:
         return float(np.interp(position, np.maximum.accumulate(self.positions), self.steps))
 
     def mapped(self, transform: Callable[[Floats], Floats]) -> "StepAxis":
-        """Return the steps at transformed positions."""
         return StepAxis(self.steps, transform(self.positions))
 
 
@@ -108,7 +102,6 @@ class RunAxes:
     branches: Mapping[int, StepAxis] = field(default_factory=dict)
 
     def mapped(self, transform: Callable[[Floats], Floats]) -> "RunAxes":
-        """Return all axes with transformed positions."""
         return RunAxes(
             self.live.mapped(transform), {segment: axis.mapped(transform) for segment, axis in self.branches.items()}
         )

@@ -59,8 +59,6 @@ class BadLogin(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Content of the login file."""
-
     rights: Mapping[str, Right]
     """Rights by group."""
     groups_claim: str = "groups"

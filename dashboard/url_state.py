@@ -20,7 +20,6 @@ STEP_DIGITS, VIEW_DIGITS = 15, 30
 
 
 def run() -> str | None:
-    """Id of the run."""
     return st.query_params.get("run")
 
 
@@ -61,7 +60,6 @@ def set_view(window: tuple[float, float] | None) -> None:
 
 
 def axis_choices() -> AxisChoices:
-    """Return the viewer's choices for the value axes."""
     return AxisChoices(log=_names("log"), linear=_names("linear"), fit_all=_names("fit-all"))
 
 

@@ -233,7 +233,6 @@ def prompts(facts: RunFacts) -> list[str]:
 
 
 def probes(facts: RunFacts, prompt: str) -> list[StoredProbe]:
-    """The probes of one prompt, by step."""
     forks = tuple(one.fork_step for one in facts.segments)  # they decide what is on the live line
     key = (_num_probes(facts.run.id, facts.run), forks, prompt)
     return _once("probes", facts, key, lambda session: queries.probes(session, run=facts.run, prompt=prompt))

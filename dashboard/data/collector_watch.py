@@ -22,8 +22,6 @@ Ping = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The collector does not answer."""
-
     since: float
     """Unix seconds at which this was first noticed."""
     why: str

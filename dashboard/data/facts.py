@@ -28,8 +28,6 @@ LONG_GAP = 100
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Compute of one run."""
-
     parameters: int | None
     tokens: float | None
     """Seen on the live line."""
@@ -155,7 +153,6 @@ class RunFacts:
 
     @property
     def events_stamp(self) -> tuple[int, int]:
-        """Changes with every new event."""
         return len(self.events), max((event.id for event in self.events[-1:]), default=0)
 
 

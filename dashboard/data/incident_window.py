@@ -95,7 +95,6 @@ def rewound_step(facts: RunFacts, intervention: Intervention) -> int | None:
 
 
 def rewound_steps(facts: RunFacts, interventions: Iterable[Intervention]) -> list[int]:
-    """The steps to which the trainer rewound."""
     return [step for each in interventions if (step := rewound_step(facts, each)) is not None]
 
 

@@ -103,7 +103,6 @@ def _read(url: str, known: KnownRuns[_Known], runs: Sequence[Run], asked: frozen
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _known_runs(url: str) -> KnownRuns[_Known]:
-    """Return the cache that all viewers share."""
     return KnownRuns()
 
 

@@ -58,7 +58,6 @@ def events(facts: RunFacts) -> pd.DataFrame:
 
 
 def notes(facts: RunFacts) -> pd.DataFrame:
-    """Return the notes of people at steps, by step."""
     return pd.DataFrame(
         {
             "Step": formatting.count(each.step),

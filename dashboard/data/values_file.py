@@ -46,8 +46,6 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class ValuesFile:
-    """Contents of a file."""
-
     database: str
     """URL of the store."""
     run_id: str

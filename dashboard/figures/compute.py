@@ -146,7 +146,6 @@ def largest_loss(breakdown: Breakdown) -> TimeCause | None:
 
 
 def lost_seconds(breakdown: Breakdown) -> float:
-    """Return the seconds that did not train the model."""
     return max(0.0, breakdown.total - breakdown.seconds[TimeCause.TRAINING])
 
 

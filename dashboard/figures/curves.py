@@ -37,8 +37,6 @@ from monitor.detection.expected_bands import Band
 
 @dataclass(frozen=True, slots=True)
 class ChartOptions:
-    """View of a run's curves that a viewer chose."""
-
     x_axis: XAxis = XAxis.STEP
     window: tuple[float, float] | None = None
     """The range in view, in units of the x axis; None for all of it."""

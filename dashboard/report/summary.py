@@ -164,7 +164,6 @@ def incident_sentences(facts: RunFacts) -> list[str]:
 
 
 def lost_sentence(facts: RunFacts, rewinds: Sequence[Rewind], now: float) -> str:
-    """Return the cost of all rewinds as a sentence."""
     if not rewinds:
         return "No steps were discarded."
     lost = lost_compute(facts, rewinds, now)

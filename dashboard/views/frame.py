@@ -32,7 +32,6 @@ def _login(path: str) -> Login:
 
 
 def has_login() -> bool:
-    """True if viewers log in."""
     return bool(os.environ.get(LOGIN_VARIABLE))
 
 
@@ -240,7 +239,6 @@ def current_run_id() -> str | None:
 
 
 def back_to_run(facts: RunFacts) -> None:
-    """A link to the run's page."""
     label = formatting.escape_markdown(formatting.run_title(facts.run))
     st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
 

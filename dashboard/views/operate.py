@@ -89,7 +89,6 @@ def form_until(obsolete: Obsolete, action: OperatorAction, *, fields: Callable[[
 
 
 def reason() -> dict[str, str]:
-    """A field of a confirmation form."""
     return {"reason": st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500).strip()}
 
 

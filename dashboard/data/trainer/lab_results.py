@@ -49,8 +49,6 @@ class SwitchRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingRun:
-    """A run of one model size."""
-
     width: int
     seed: int
     parameters: int
@@ -177,8 +175,6 @@ class PowerLaw:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The runs of one model size."""
-
     width: int
     parameters: int
     tokens: int

@@ -52,8 +52,6 @@ def reading(line: ComparedLine) -> Iterator[None]:
 
 
 class Warnings:
-    """Warnings of one page."""
-
     def __init__(self) -> None:
         self._named: set[str] = set()
 

@@ -40,8 +40,6 @@ MAX_WITH_DECIMALS = 1e6
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """Result of one run or segment."""
-
     label: str
     loss: LatestValue | None
     """Held-out, in nats per token."""

@@ -81,7 +81,6 @@ def selected_incident(facts: RunFacts) -> Incident | None:
 
 
 def link_button(label: str, number: int, by_number: dict[int, Incident], *, icon: str) -> None:
-    """A button that goes to another incident."""
     if st.button(label, icon=icon, key=f"go-{label}", disabled=number not in by_number, type="tertiary"):
         url_state.set_number("incident", number)
         url_state.set_steps(None)  # what is in view belongs to the incident shown so far
@@ -232,7 +231,6 @@ def before_and_after(around: IncidentWindow, incident: Incident) -> None:
 
 
 def replay(facts: RunFacts, incident: Incident) -> None:
-    """Show the cause of the incident, as a replay found it."""
     if incident.kind in NOT_REPLAYED:
         return
     st.subheader("Replay", anchor=False)

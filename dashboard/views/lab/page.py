@@ -46,8 +46,6 @@ CURVE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class TrialSettings:
-    """The values of the sliders."""
-
     detection: DetectionSettings
     policy: Policy
     checkpoint_interval: int

@@ -22,8 +22,6 @@ from lossguard.vocabulary.metrics import SKIPPED, default_charts
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """Choices of a viewer."""
-
     metrics: tuple[str, ...]
     x_axis: XAxis
     smooth: int

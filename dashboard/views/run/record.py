@@ -28,7 +28,6 @@ NONE = "None so far. A note stays at its step, also when the step is discarded."
 
 
 def edit_button(facts: RunFacts) -> None:
-    """Opens the form."""
     label, explanation = "Edit", "Rename, tag, note or archive this run"
     if st.button(label, key="edit-run", icon=":material/edit:", type="tertiary", help=explanation):
         edit_dialog(facts.run)
@@ -146,7 +145,6 @@ def _markdown(text: str) -> str:
 
 
 def addition(facts: RunFacts) -> None:
-    """The form of a new note."""
     action = OperatorAction(
         label="Add",
         question="A note stays at its step, for everybody who sees this run.",
@@ -168,7 +166,6 @@ def _note_fields(newest: int) -> dict[str, Any]:
 
 
 def deletion(facts: RunFacts, note: StepNote) -> None:
-    """The form that deletes a note."""
     action = OperatorAction(
         label="Delete",
         question=f"{_markdown(note.text)}\n\nThe audit trail keeps what it said.",

@@ -57,7 +57,6 @@ class Column:
 
 
 def column(label: str) -> Column:
-    """The column of a label."""
     first, _, name = label.partition(" ")
     return Column(label, name, Statistic(first)) if name and first in tuple(Statistic) else Column(label, label)
 

@@ -116,7 +116,6 @@ def page() -> None:
 
 
 def column_controls(metrics: Sequence[str]) -> list[Column]:
-    """The columns of the table that a viewer chooses."""
     offered = available(run_list.settings(), metrics)
     default = [name for name in DEFAULT_COLUMNS if name in offered]
     labels = st.multiselect(

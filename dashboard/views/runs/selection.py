@@ -24,7 +24,6 @@ MAX_NAMED = 10
 
 
 def runs_text(rows: Sequence[ListedRun]) -> str:
-    """Return the number of runs as text: "2 runs"."""
     return formatting.plural(len(rows), "run")
 
 
@@ -100,7 +99,6 @@ def _request(row: ListedRun, method: str, body: dict[str, Any]) -> OperatorActio
 
 
 def _names(rows: Sequence[ListedRun]) -> str:
-    """A list in Markdown."""
     names = [formatting.run_label(row.run) for row in rows]
     return formatting.bullet_list(formatting.first_named(names, MAX_NAMED))
 

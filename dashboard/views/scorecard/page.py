@@ -101,7 +101,6 @@ def show_tables(scored: Sequence[ScoredRun], totals: Totals) -> None:
 
 
 def show_sites(scored: Sequence[ScoredRun]) -> None:
-    """The sites of one run."""
     by_id = {run.id: run for run in scored}
     st.subheader("Sites of a run", anchor=False)
     # Not bound to the URL: Streamlit takes the parameter of a bound box out of links to other pages.

@@ -18,8 +18,6 @@ RECIPE = re.compile("[a-zA-Z0-9_]+")
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One figure."""
-
     name: str
     """Unique on the page."""
     sentence: str
