@@ -26,12 +26,13 @@ from typer import Argument, Option
 import lossguard
 from trainer.config import load_recipe
 from trainer.data.tokenizer import byte_pair_size
+from trainer.display import wide_console
 from trainer.drill.drill import drill as run_drill
 from trainer.drill.drill import show_drill, succeeded, summary
 from trainer.errors import Stopped, UsageError
 from trainer.explore import PORT, Explored, Explorer
 from trainer.faults import parse_fault
-from trainer.lab.results import to_json, wide_console
+from trainer.lab.results import to_json
 from trainer.lab.sweeps import SWEEPS
 from trainer.lab.training import Lab
 from trainer.pipeline import draw as draw_pipeline

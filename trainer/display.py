@@ -1,19 +1,24 @@
-"""Progress in the terminal: a live line, or plain lines if standard output is not a terminal.
+"""Progress in the terminal: a live line, or plain lines if standard output is not a terminal. Tables of results.
 
-The guard's messages about resumes and rollbacks appear between them.
+The guard's messages about resumes and rollbacks appear between the lines.
 """
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 import lossguard
 from trainer.config import Recipe
 from trainer.measurement.throughput import Throughput
+
+TABLE_WIDTH = 150
+"""Characters of a line in which a table is shown where there is no terminal."""
 
 
 class Display:
@@ -98,3 +103,17 @@ def progress_line(step: int, total: int, metrics: Mapping[str, float]) -> str:
         f"step {step:>{len(str(total))}}/{total}  loss {metrics['loss']:.3f}  grad norm {metrics['grad_norm']:.2f}  "
         f"log Z {metrics['log_z']:.2f}  lr {metrics['lr']:.2e}  {metrics['step_seconds']:.3f} s/step"
     )
+
+
+def wide_console() -> Console:
+    """Standard output, wide enough for tables where it is no terminal."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else TABLE_WIDTH)
+
+
+def print_table(
+    console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+) -> None:
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -6,19 +6,16 @@ All runs have the same seed, steps and faults. Each fault strikes at its step, w
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from lossguard import Run, encode_number
 from trainer.config import Recipe
 from trainer.conversion import encoded
+from trainer.display import print_table, wide_console
 from trainer.drill.collector import release_holds, run_collector
 from trainer.drill.fault_results import FaultResult, LoggedStep, fault_results
 from trainer.drill.strategies import FixedPalm, SkipStep
@@ -202,18 +199,18 @@ def summary(drills: Sequence[DrillResult]) -> dict[str, Any]:
 # The table in the terminal.
 
 COLUMNS = ("step", "fault", "hurt", "detected after", "action", "steps lost", "batches skipped", "recurred", "got past")
-WIDTH = 140  # characters, without a terminal
 
 
 def show_drill(drill: DrillResult) -> None:
     """One row per fault, then the held-out loss of every strategy compared with the clean run's."""
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    console = wide_console()
     title = f"seed {drill.seed}: got past {drill.got_past} of {drill.hurt} faults that hurt"
-    console.print(_table(title, drill.fault_results))
+    print_table(console, COLUMNS, map(_row, drill.fault_results), title)
     if drill.gate_results:
         hurt = [each for each in drill.gate_results if each.hurt]
         title = f"with the gate: got past {sum(each.got_past for each in hurt)} of {len(hurt)} faults that hurt"
-        console.print(_table(title, drill.gate_results, with_updates=True))
+        rows = [[*_row(each), str(each.updates_skipped)] for each in drill.gate_results]
+        print_table(console, (*COLUMNS, "updates skipped"), rows, title)
     clean = drill.held_out["clean"]
     for strategy, loss in drill.held_out.items():
         sentence = f"held-out loss, {strategy}: {loss.mean:.4f} +- {loss.standard_error:.4f} nats per token"
@@ -223,15 +220,9 @@ def show_drill(drill: DrillResult) -> None:
         console.print(sentence)
 
 
-def _table(title: str, results: Sequence[FaultResult], *, with_updates: bool = False) -> Table:
-    table = Table(title=title)
-    for column in (*COLUMNS, "updates skipped") if with_updates else COLUMNS:
-        table.add_column(column)
-    for each in results:
-        detected = "" if each.detected_after is None else str(each.detected_after)
-        counts = (str(each.steps_lost), str(each.batches_skipped))
-        flags = ("yes" if each.recurred else "", "yes" if each.got_past else "NO")
-        updates = (str(each.updates_skipped),) if with_updates else ()
-        hurt = "yes" if each.hurt else ""
-        table.add_row(str(each.step), each.fault, hurt, detected, each.action, *counts, *flags, *updates)
-    return table
+def _row(result: FaultResult) -> list[str]:
+    hurt, recurred = ("yes" if is_so else "" for is_so in (result.hurt, result.recurred))
+    detected = "" if result.detected_after is None else str(result.detected_after)
+    counts = str(result.steps_lost), str(result.batches_skipped)
+    got_past = "yes" if result.got_past else "NO"
+    return [str(result.step), result.fault, hurt, detected, result.action, *counts, recurred, got_past]

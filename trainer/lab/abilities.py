@@ -24,8 +24,8 @@ from lossguard.torch import checkpoints_in, token_losses
 from trainer.config import CheckpointConfig, Recipe
 from trainer.data.batches import open_batches
 from trainer.data.tokens import is_text
+from trainer.display import print_table
 from trainer.errors import UsageError
-from trainer.lab.results import print_table
 from trainer.lab.training import Lab
 from trainer.process.provenance import load_model
 from trainer.train import Job, train

@@ -17,8 +17,8 @@ from lossguard import Estimate
 from trainer.config import Recipe
 from trainer.data.batches import TokenBatches, open_batches
 from trainer.data.markov import MarkovChain, open_chain
+from trainer.display import print_table
 from trainer.errors import UsageError
-from trainer.lab.results import print_table
 from trainer.lab.training import Lab
 from trainer.measurement.exposure import ExposureBias, exposure_bias
 from trainer.model import GPT

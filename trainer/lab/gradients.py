@@ -15,9 +15,9 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainer.display import print_table
 from trainer.errors import UsageError
 from trainer.lab.plot import Axis, PlottedCurve, svg
-from trainer.lab.results import print_table
 from trainer.lab.training import Lab
 from trainer.optimization.objective import squared_error
 

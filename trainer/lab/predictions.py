@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from trainer.config import Recipe
 from trainer.data.batches import open_batches
-from trainer.lab.results import grouped, means, print_table
+from trainer.display import print_table
+from trainer.lab.results import grouped, means
 from trainer.lab.training import Lab
 from trainer.model import GPT
 

@@ -1,35 +1,15 @@
-"""Results of the lab, as JSON and on the terminal."""
+"""Results of the lab, in groups and as JSON."""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from lossguard import Estimate
 from trainer.conversion import encoded
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-WIDTH = 150  # characters, without a terminal
-
-
-def wide_console() -> Console:
-    """Standard output, wide enough for the tables where it is no terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = WIDTH
-    return console
-
-
-def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
 
 
 def grouped(results: Iterable[Any], field: str) -> dict[Any, list[Any]]:

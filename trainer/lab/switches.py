@@ -16,7 +16,8 @@ from trainer.config import Recipe
 from trainer.data.batches import open_batches
 from trainer.data.ngram import NGram
 from trainer.data.tokens import characters_per_byte, is_text, open_shards
-from trainer.lab.results import grouped, means, print_table
+from trainer.display import print_table
+from trainer.lab.results import grouped, means
 from trainer.lab.training import Lab
 from trainer.measurement.evaluation import perplexity
 from trainer.measurement.exposure import OwnContinuations, own_continuations

@@ -1,18 +1,18 @@
 """The verdict of a replay: the cause that its arms show, as JSON and as sentences."""
 
 import math
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lossguard import Cause, encode_number
+from trainer.conversion import encoded
+from trainer.display import wide_console
 from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RecordedStep
 
@@ -39,10 +39,8 @@ class Arm:
     steps: Sequence[RecordedStep]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as the collector accepts it."""
-        numbers = {name: encode_number(getattr(self, name)) for name in ("worst", "expected", "tolerance")}
-        facts = {name: getattr(self, name) for name in ("state", "batches", "checkpoint", "reproduced")}
-        return facts | numbers | {"losses": curve(self.steps)}
+        """Return it as the collector accepts it: with its losses in place of its steps."""
+        return {name: value for name, value in encoded(self).items() if name != "steps"} | {"losses": curve(self.steps)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +53,6 @@ class Excerpt:
     """Its mean loss in nats per token."""
     inputs: str
     targets: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the excerpt as the collector accepts it."""
-        return asdict(self) | {"loss": encode_number(self.loss)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +95,7 @@ class ReplayVerdict:
             "sentence": self.sentence,
             "evidence": evidence,
             "culprits": [{"batch_from": first, "batch_to": end} for first, end in self.culprits],
-            "excerpts": [each.to_dict() for each in self.excerpts],
+            "excerpts": [encoded(each) for each in self.excerpts],
             "replayed_at": time.time(),
             "version": metadata.version("lossguard"),
         }
@@ -165,20 +159,21 @@ def describe(cause: Cause, arms: Sequence[Arm], *, state: int, earlier: int | No
 
 # The table in the terminal.
 
-WIDTH = 110  # characters, without a terminal
 COLUMNS = ("state", "batches", "worst", "expected", "tolerance", "reproduced")
 
 
 def show_replay(incident: ReplayedIncident, verdict: ReplayVerdict) -> None:
     """The cause, one row per arm, how exact a repetition is, and excerpts of the culprit batches."""
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    console = wide_console()
     console.print(Text(f"{incident}: {verdict.cause}", style="bold"))
     console.print(verdict.sentence, markup=False)
     table = Table(title=f"steps {verdict.first} to {verdict.last}, judged by {verdict.signal}", title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in COLUMNS[2:5] else "left")
     for arm in verdict.arms:
-        table.add_row(*_row(arm))
+        worst = "not finite" if math.isnan(arm.worst) else f"{arm.worst:.3f}"
+        figures = worst, f"{arm.expected:.3f}", f"{arm.tolerance:.3f}"
+        table.add_row(f"step {arm.checkpoint}", arm.batches, *figures, "yes" if arm.reproduced else "no")
     if verdict.arms:
         console.print(table)
         exact = "bit for bit" if verdict.repeat_error == 0 else f"to {verdict.repeat_error:.2g} nats"
@@ -189,9 +184,3 @@ def show_replay(incident: ReplayedIncident, verdict: ReplayVerdict) -> None:
         console.print(f"batch {each.batch}, row {each.row}, loss {each.loss:.2f}:")
         for name, text in (("inputs", each.inputs), ("targets", each.targets)):
             console.print(f"  {name:<7} {text!r}", markup=False)
-
-
-def _row(arm: Arm) -> tuple[str, ...]:
-    worst = "not finite" if math.isnan(arm.worst) else f"{arm.worst:.3f}"
-    reproduced = "yes" if arm.reproduced else "no"
-    return f"step {arm.checkpoint}", arm.batches, worst, f"{arm.expected:.3f}", f"{arm.tolerance:.3f}", reproduced
