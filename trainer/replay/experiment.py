@@ -21,6 +21,8 @@ MAX_TRIES = 3
 """Checkpoints that are tried for either state."""
 MIN_NORMAL_STEPS = 8
 """Needed to calibrate a tolerance."""
+MIN_SHARE = 0.25
+"""Share of the recorded excess below which a replay does not reproduce the incident, even if it is not normal."""
 
 Report = Callable[[str], None]
 
@@ -74,11 +76,18 @@ class Experiment:
         )
         if self.excess <= tolerance:
             return verdict
-        arms = self._run_arms()
+        same, earlier = batches_of(self.recorded), self.earlier
+        arms = [
+            self._arm("same", "same", self.state, self.rerun.train(self.state, same)),
+            self._arm("same", "other", self.state, self.rerun.train(self.state, earlier.batches)),
+        ]
+        if earlier.step is not None:
+            arms.append(self._arm("earlier", "same", earlier.step, self.rerun.train(earlier.step, same)))
+            arms.append(self._arm("earlier", "other", earlier.step, earlier.steps))
         cause = cause_of([arm.reproduced for arm in arms])
-        position = first_divergence(self.recorded, arms[0].steps, self.earlier.repeat_error)
+        position = first_divergence(self.recorded, arms[0].steps, earlier.repeat_error)
         departed_at = None if position is None else self.state + position
-        sentence = describe(cause, arms, state=self.state, earlier=self.earlier.step, departed_at=departed_at)
+        sentence = describe(cause, arms, state=self.state, earlier=earlier.step, departed_at=departed_at)
         return replace(verdict, cause=cause, sentence=sentence, arms=arms, departed_at=departed_at)
 
     def begins_before(self, older: int) -> bool:
@@ -91,17 +100,6 @@ class Experiment:
         """Return True if training the state of this step on `batches` leads to an anomaly."""
         steps = self.rerun.train(state, batches, self.reference.is_anomaly)
         return self.reference.is_anomaly(state + len(steps) - 1, steps[-1])
-
-    def _run_arms(self) -> list[Arm]:
-        same, earlier = batches_of(self.recorded), self.earlier
-        arms = [
-            self._arm("same", "same", self.state, self.rerun.train(self.state, same)),
-            self._arm("same", "other", self.state, self.rerun.train(self.state, earlier.batches)),
-        ]
-        if earlier.step is not None:
-            arms.append(self._arm("earlier", "same", earlier.step, self.rerun.train(earlier.step, same)))
-            arms.append(self._arm("earlier", "other", earlier.step, earlier.steps))
-        return arms
 
     def _arm(self, state: str, batches: str, step: int, steps: Sequence[RecordedStep]) -> Arm:
         position, excess = self.reference.worst(step, steps)
@@ -158,7 +156,7 @@ def _find_earlier(rerun: Rerun, state: int, last: int) -> EarlierState:
         recorded = record.between(step, min(step + length, state))
         batches = list(islice(cycle(batches_of(recorded)), length))
         replayed = rerun.train(step, batches)
-        error = max(loss_difference(one, other) for one, other in zip(recorded, replayed, strict=False))
+        error = max(map(loss_difference, recorded, replayed))
         if math.isfinite(error):
             return EarlierState(step=step, batches=batches, steps=replayed, repeat_error=error)
     others = record.between(max(min(record.steps), state - length), state) or record.between(state, last + 1)
@@ -173,5 +171,6 @@ def _choose_reference(
         reference = calibrate(record.steps, first=first, onset=incident.onset, signal=signal, repeat_error=repeat_error)
         excesses = [reference.excess(step, record.steps[step]) for step in range(incident.onset, last + 1)]
         if max(excesses) > reference.tolerance:
-            return reference.requiring_share_of(excesses), max(excesses)
+            largest = max(filter(math.isfinite, excesses), default=0.0)
+            return replace(reference, tolerance=max(reference.tolerance, MIN_SHARE * largest)), max(excesses)
     return reference, max(excesses)

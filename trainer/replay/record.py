@@ -5,7 +5,7 @@ segment, and those of its ancestors before it.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -101,8 +101,11 @@ def read_record(
     `checkpoints`: the folder or URL with the checkpoints of all runs, by default the one that the run names. From a URL
     they are downloaded into `downloads` (by default `folder`) when they are asked for.
     """
-    segments = list(_segments(folder))
-    last = _find_segment(segments, key, step)
+    segments = _segments(folder)
+    matches = (
+        number for number, each in enumerate(segments) if each.key == key or (key is None and step in each.steps)
+    )
+    last = next(matches, None)
     if last is None or step not in segments[last].steps:
         raise UsageError(
             f"The spools in {folder} do not contain step {step}: the incident cannot be replayed from them."
@@ -144,11 +147,6 @@ def _recorded_place(config: Mapping[str, Any]) -> str | None:
     return place
 
 
-def _find_segment(segments: Sequence[RecordedSegment], key: str | None, step: int) -> int | None:
-    matches = (each.key == key or (key is None and step in each.steps) for each in segments)
-    return next((number for number, is_match in enumerate(matches) if is_match), None)
-
-
 def _without_gaps(steps: Mapping[int, RecordedStep], step: int) -> dict[int, RecordedStep]:
     """The contiguous steps around `step`: a replay cannot cross a gap, which a lost spool leaves."""
     first = last = step
@@ -159,7 +157,8 @@ def _without_gaps(steps: Mapping[int, RecordedStep], step: int) -> dict[int, Rec
     return {each: steps[each] for each in range(first, last + 1)}
 
 
-def _segments(folder: Path) -> Iterator[RecordedSegment]:
+def _segments(folder: Path) -> list[RecordedSegment]:
+    segments: list[RecordedSegment] = []
     for session, lines in groupby(read_spools(folder), key=itemgetter(0)):
         config: Mapping[str, Any] = {}
         segment: RecordedSegment | None = None
@@ -167,19 +166,18 @@ def _segments(folder: Path) -> Iterator[RecordedSegment]:
             if "run" in line:
                 config = line["run"]["config"]
             elif "segment" in line:
-                if segment is not None:
-                    yield segment
-                segment = _opened(f"{session}-{line['segment']}", line, config)
+                applied = line.get("applied") or {}
+                segment = RecordedSegment(
+                    key=f"{session}-{line['segment']}",
+                    fork_step=line["fork_step"],
+                    reason=line["reason"],
+                    config=config,
+                    skipped=None if applied.get("skip_from") is None else (applied["skip_from"], applied["skip_to"]),
+                )
+                segments.append(segment)
             elif "step" in line and "metrics" in line and segment is not None:
                 segment.add(line)
-        if segment is not None:
-            yield segment
-
-
-def _opened(key: str, line: Mapping[str, Any], config: Mapping[str, Any]) -> RecordedSegment:
-    applied = line.get("applied") or {}
-    skipped = None if applied.get("skip_from") is None else (applied["skip_from"], applied["skip_to"])
-    return RecordedSegment(key=key, fork_step=line["fork_step"], reason=line["reason"], config=config, skipped=skipped)
+    return segments
 
 
 def _choose(

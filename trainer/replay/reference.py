@@ -3,15 +3,13 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from trainer.replay.record import RecordedStep
 
 MAX_DEVIATIONS = 6.0
 """A normal step stays within so many standard deviations of the step-to-step noise."""
-MIN_SHARE = 0.25
-"""Share of the recorded excess below which a replay does not reproduce the incident, even if it is not normal."""
 NEIGHBOURS = 10
 """Steps on either side of a step whose median is the expected value."""
 
@@ -50,11 +48,6 @@ class Reference:
         position = max(range(len(steps)), key=excesses.__getitem__)
         return position, excesses[position]
 
-    def requiring_share_of(self, recorded: Sequence[float]) -> "Reference":
-        """Return this reference, where only a good part of these recorded excesses counts as the same incident."""
-        largest = max((excess for excess in recorded if math.isfinite(excess)), default=0.0)
-        return replace(self, tolerance=max(self.tolerance, MIN_SHARE * largest))
-
 
 def calibrate(
     steps: Mapping[int, RecordedStep], *, first: int, onset: int, signal: str, repeat_error: float
@@ -79,10 +72,8 @@ def first_divergence(
     recorded: Sequence[RecordedStep], replayed: Sequence[RecordedStep], repeat_error: float
 ) -> int | None:
     """The first position at which a replay differs from the record by more than normal steps do; None without one."""
-    for position, (before, now) in enumerate(zip(recorded, replayed, strict=False)):
-        if not loss_difference(before, now) <= 2.0 * repeat_error:
-            return position
-    return None
+    differences = map(loss_difference, recorded, replayed)
+    return next((position for position, each in enumerate(differences) if not each <= 2.0 * repeat_error), None)
 
 
 def loss_difference(one: RecordedStep, other: RecordedStep) -> float:

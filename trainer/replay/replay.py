@@ -24,7 +24,7 @@ from trainer.replay.experiment import MAX_TRIES, STEPS_AFTER_DETECTION, Experime
 from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RunRecord
 from trainer.replay.rerun import Rerun
-from trainer.replay.verdict import Excerpt, ReplayVerdict, batch_range
+from trainer.replay.verdict import Excerpt, ReplayVerdict
 
 BATCHES_BEHIND = 50
 """Batches after the replayed ones that are searched for culprits if none were skipped."""
@@ -81,19 +81,15 @@ def find_culprits(experiment: Experiment, verdict: ReplayVerdict) -> ReplayVerdi
     replayed = enumerate(verdict.arms[0].steps)
     anomaly = next(place for place, step in replayed if experiment.reference.is_anomaly(state + place, step))
     first, end = bisect(window, lambda part: experiment.reproduces(state, [*part, *normal]), first_end=anomaly + 1)
-    sentence = f"Culprits among batches {window[0]} to {window[-1]}: {batch_range(first, end)}."
-    excerpts = _excerpts(experiment, first, end)
-    return replace(verdict.adding(sentence), culprits=[(first, end)], excerpts=excerpts)
-
-
-def _excerpts(experiment: Experiment, first: int, end: int) -> list[Excerpt]:
-    """Return rows of the first, middle and last culprit, the hardest ones to the model before the incident."""
-    rerun, state = experiment.rerun, experiment.state
+    found = f"batch {first}" if end == first + 1 else f"batches {first} to {end - 1}"
+    verdict = verdict.adding(f"Culprits among batches {window[0]} to {window[-1]}: {found}.")
+    # Rows of the first, middle and last culprit, the hardest ones to the model before the incident.
+    rerun = experiment.rerun
     source, _ = open_batches(rerun.recipe)
     batches = rerun.batches(FaultyBatches(source, rerun.faults, at_steps=rerun.faults_at_steps))
-    model = rerun.model(state)
-    chosen = sorted({first, (first + end) // 2, end - 1})
-    return [excerpt(model, batches[index], source.tokenizer) for index in chosen]
+    model, chosen = rerun.model(state), sorted({first, (first + end) // 2, end - 1})
+    excerpts = [excerpt(model, batches[index], source.tokenizer) for index in chosen]
+    return replace(verdict, culprits=[(first, end)], excerpts=excerpts)
 
 
 def bisect(window: Sequence[int], reproduces: Callable[[Sequence[int]], bool], *, first_end: int) -> tuple[int, int]:

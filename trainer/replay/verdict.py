@@ -125,10 +125,6 @@ def curve(steps: Sequence[RecordedStep]) -> list[float | str | None]:
     return [encode_number(step.loss) for step in steps[:MAX_CURVE]]
 
 
-def batch_range(first: int, end: int) -> str:
-    return f"batch {first}" if end == first + 1 else f"batches {first} to {end - 1}"
-
-
 def describe(cause: Cause, arms: Sequence[Arm], *, state: int, earlier: int | None, departed_at: int | None) -> str:
     """The sentence of a verdict; `state` and `earlier` are the steps of the two checkpoints."""
     same, before = f"the state of step {state}", f"the state of step {earlier}"
