@@ -5,6 +5,7 @@ import torch
 from tests.trainer.data.windows import make_batches
 from trainer.config import ModelConfig, OptimizerConfig
 from trainer.data.batches import TokenBatches
+from trainer.data.tokenizer import Bytes
 from trainer.data.windows import PADDING, Windows
 from trainer.errors import UsageError
 from trainer.faults import FAULTS, NGRAM_TOKENS, Fault, FaultyBatches, StateFaults, parse_fault
@@ -40,7 +41,7 @@ def test_a_fault_in_the_data_is_keyed_by_batch_index_so_a_replay_meets_it_again(
 @pytest.mark.parametrize("kind", [name for name, kind in FAULTS.items() if kind.on_data])
 def test_a_fault_in_the_data_leaves_padding_as_it_is(kind: str) -> None:
     windows = Windows([np.arange(1, 6, dtype=np.uint8) + number for number in range(8)], 6, padded=True)
-    clean = TokenBatches(windows, size=8, batch_size=4, seed=0, vocab_size=256)
+    clean = TokenBatches(windows, size=8, batch_size=4, seed=0, vocab_size=256, tokenizer=Bytes())
     struck, intact = FaultyBatches(clean, [Fault(kind, 0, 1)])[0].targets_BT, clean[0].targets_BT
     assert (struck == PADDING).equal(intact == PADDING)
     assert not struck.equal(intact)

@@ -29,14 +29,11 @@ class TokenBatches:
         batch_size: int,
         seed: int,
         vocab_size: int,
+        tokenizer: Tokenizer,
         curriculum_steps: int = 0,
-        tokenizer: Tokenizer | None = None,
     ) -> None:
-        """Batches of the first `size` windows, of which the first `curriculum_steps` are a curriculum.
-
-        `tokenizer`: what the tokens are; by default bytes, or ids where they are none.
-        """
-        self.tokenizer = tokenizer or (Bytes() if windows.bytewise else Ids(None))
+        """Batches of the first `size` windows, of which the first `curriculum_steps` are a curriculum."""
+        self.tokenizer = tokenizer
         self.windows = windows
         self.size = size
         self.batch_size = batch_size
@@ -104,7 +101,11 @@ def open_batches(recipe: Recipe) -> tuple[TokenBatches, HeldOut | None]:
     windows = Windows(rows, recipe.model.context, padded=recipe.data.rows != "packed")
     size = min(len(windows), recipe.data.max_windows or len(windows))
     if size < recipe.data.batch_size:
-        raise UsageError(_too_short(sum(map(len, shards)), size, recipe))
+        raise UsageError(
+            f"The data is too short: {sum(map(len, shards))} tokens, of which {size} windows of {recipe.model.context} "
+            f"tokens are left to train on, and a batch needs {recipe.data.batch_size}; give more text with --data, or "
+            "lower data.batch_size, model.context or data.held_out."
+        )
     train = TokenBatches(
         windows,
         size=size,
@@ -146,11 +147,3 @@ def _in_tokens(recipe: Recipe, shards: list[Shard], parts: Split) -> tuple[list[
     else:
         rows = pairs.encode_all(rows_of(parts.train, recipe.data))
     return rows, pairs.encode_all(parts.held_out), pairs
-
-
-def _too_short(num_tokens: int, num_windows: int, recipe: Recipe) -> str:
-    return (
-        f"The data is too short: {num_tokens} tokens, of which {num_windows} windows of {recipe.model.context} tokens "
-        f"are left to train on, and a batch needs {recipe.data.batch_size}; give more text with --data, or lower "
-        "data.batch_size, model.context or data.held_out."
-    )

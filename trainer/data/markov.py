@@ -41,21 +41,22 @@ class MarkovChain:
         """Probability of k tokens in a row: shape (V,) * k."""
         joints = [self.stationary[..., None] * probabilities]
         while joints[0].ndim > 2:
-            joints.insert(0, joints[0].sum(axis=0))
-        self._joints = joints
-        """Probability of 2, 3, .., k + 1 tokens in a row."""
+            joints.insert(0, joints[0].sum(axis=0))  # probability of 2, 3, .., k + 1 tokens in a row
+        self._marginal = joints[0].sum(axis=-1)
         conditionals = [joint / joint.sum(axis=-1, keepdims=True) for joint in joints]
         self._log_tables = [torch.from_numpy(np.log(each)).float() for each in conditionals]
+        pairs = zip(joints, conditionals, strict=True)
+        self._entropies = [float(-(joint * np.log(conditional)).sum()) for joint, conditional in pairs]
+        """Entropy of the next token when 1, 2, .., k tokens before it are known."""
 
     def loss_floor(self, context: int) -> float:
         """Entropy of the next token, given all before it, in nats: the loss that no model can go below on windows of
         `context` inputs, at whose first k - 1 positions less than k tokens are known."""
-        return sum(self._entropy(min(t + 1, self.order)) for t in range(context)) / context
+        return sum(self._entropies[min(t, self.order - 1)] for t in range(context)) / context
 
     def marginal_entropy(self) -> float:
         """Entropy of a token when nothing before it is known, in nats."""
-        marginal = self._joints[0].sum(axis=-1)
-        return float(-(marginal * np.log(marginal)).sum())
+        return float(-(self._marginal * np.log(self._marginal)).sum())
 
     def log_probabilities(self, inputs_BT: Tensor) -> Tensor:
         """Log-probability of each next token, given the inputs up to its position: (B, T, V)."""
@@ -67,7 +68,7 @@ class MarkovChain:
 
     def first_tokens(self, num: int, generator: torch.Generator) -> Tensor:
         """First tokens of `num` sequences: (B, 1)."""
-        marginal = torch.from_numpy(self._joints[0].sum(axis=-1))
+        marginal = torch.from_numpy(self._marginal)
         return torch.multinomial(marginal, num, replacement=True, generator=generator).unsqueeze(1)
 
     def tokens(self, length: int) -> NDArray[np.uint16]:
@@ -83,11 +84,6 @@ class MarkovChain:
             tokens[t] = token = bisect_right(cumulative[context], uniform)
             context = (context * V + token) % num_contexts
         return tokens
-
-    def _entropy(self, known: int) -> float:
-        """Entropy of the next token when this many before it are known."""
-        joint = self._joints[known - 1]
-        return float(-(joint * np.log(joint / joint.sum(axis=-1, keepdims=True))).sum())
 
 
 @cache

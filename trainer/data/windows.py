@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.data.tokens import Shard, is_text
+from trainer.data.tokens import Shard
 
 PADDING = -100
 """Behind the end of a shard; as a target it is not counted (torch's `ignore_index`)."""
@@ -31,11 +31,6 @@ class Windows:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
-
-    @property
-    def bytewise(self) -> bool:
-        """True if a token is a byte of text."""
-        return is_text(self.shards)
 
     @property
     def padding(self) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.batches import TokenBatches
+from trainer.data.tokenizer import Ids
 from trainer.data.tokens import Shard
 from trainer.data.windows import Windows
 
@@ -18,4 +19,4 @@ def make_batches(
 
 def batches_of(tokens: Shard, *, context: int = 3, **settings: Any) -> TokenBatches:
     windows = Windows([tokens], context)
-    return TokenBatches(windows, size=len(windows), vocab_size=65536, **settings)
+    return TokenBatches(windows, size=len(windows), vocab_size=65536, tokenizer=Ids(None), **settings)
