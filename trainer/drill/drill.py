@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lossguard import Run, encode_number
+from lossguard import Run
 from trainer.config import Recipe
 from trainer.conversion import encoded
 from trainer.display import print_table, wide_console
@@ -71,22 +71,22 @@ class DrillResult:
         return sum(each.hurt and each.got_past for each in self.fault_results)
 
     def to_dict(self) -> dict[str, Any]:
-        counts = {"hurt": self.hurt, "got_past": self.got_past}
-        result = {"seed": self.seed, "steps": self.steps, **counts, **self._losses()}
-        gate = {"gate_faults": encoded(self.gate_results)} if self.gate_results else {}
-        tried = {"tried": self.tried} if self.tried else {}
-        return result | {"faults": encoded(self.fault_results)} | gate | tried
-
-    def _losses(self) -> dict[str, dict[str, Any]]:
-        """Strategy -> held-out loss, its standard error, and that of its difference to the clean run's; in nats."""
-        clean = self.held_out["clean"]
-        return {
-            "held_out_loss": {name: encode_number(each.mean) for name, each in self.held_out.items()},
-            "held_out_loss_se": {name: encode_number(each.standard_error) for name, each in self.held_out.items()},
-            "held_out_difference_se": {
-                name: encode_number(each.minus(clean)[1]) for name, each in self.held_out.items() if each is not clean
-            },
+        """Return it as JSON. Losses are by strategy, in nats; `difference`: to the clean run's."""
+        held_out, clean = self.held_out.items(), self.held_out["clean"]
+        result: dict[str, Any] = {
+            "seed": self.seed,
+            "steps": self.steps,
+            "hurt": self.hurt,
+            "got_past": self.got_past,
+            "held_out_loss": {name: each.mean for name, each in held_out},
+            "held_out_loss_se": {name: each.standard_error for name, each in held_out},
+            "held_out_difference_se": {name: each.minus(clean)[1] for name, each in held_out if each is not clean},
+            "faults": self.fault_results,
         }
+        result |= {"gate_faults": self.gate_results} if self.gate_results else {}
+        result |= {"tried": self.tried} if self.tried else {}
+        as_json: dict[str, Any] = encoded(result)
+        return as_json
 
 
 def plan(num_faults: int) -> list[Fault]:

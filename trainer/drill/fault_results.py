@@ -80,44 +80,32 @@ def fault_results(
     bounds = [fault.step for fault in faults] + [math.inf]
     results = []
     for number, fault in enumerate(faults):
-        steps = history[places[number] : places[number + 1]]
-        detected = [each for each in incidents if bounds[number] <= each["detected_step"] < bounds[number + 1]]
-        numbers = {each["number"] for each in detected}
+        earlier, steps = history[: places[number]], history[places[number] : places[number + 1]]
+        own = [each for each in incidents if bounds[number] <= each["detected_step"] < bounds[number + 1]]
+        numbers = {each["number"] for each in own}
         done = [each for each in interventions if each["incident"] in numbers]
-        results.append(_fault_result(fault, history[: places[number]], steps, clean, detected, done))
+        evaluated = ((each.step, each.held_out) for each in reversed(steps) if each.held_out is not None)
+        step, held_out = next(evaluated, (0, math.nan))
+        clean_held_out = clean.get(step, math.nan)
+        rollbacks, steps_lost, batches_skipped = rollback_costs(earlier, steps)
+        hurt = did_hurt(fault, earlier, steps)
+        result = FaultResult(
+            fault=fault.kind,
+            step=fault.step,
+            hurt=hurt,
+            detected_after=min((each["detected_step"] - fault.step for each in own), default=None),
+            action=_action(done, rollbacks),
+            rollbacks=rollbacks,
+            steps_lost=steps_lost,
+            batches_skipped=batches_skipped,
+            recurred=rollbacks > 1 or any(each["state"] == "recurred" for each in done),
+            got_past=not hurt or held_out <= RECOVERY_RATIO * clean_held_out,
+            held_out=held_out,
+            clean_held_out=clean_held_out,
+            updates_skipped=sum(each.skipped for each in steps),
+        )
+        results.append(result)
     return results
-
-
-def _fault_result(
-    fault: Fault,
-    earlier: Sequence[LoggedStep],
-    steps: Sequence[LoggedStep],
-    clean: Mapping[int, float],
-    incidents: Sequence[Mapping[str, Any]],
-    interventions: Sequence[Mapping[str, Any]],
-) -> FaultResult:
-    step, held_out = next(
-        ((each.step, each.held_out) for each in reversed(steps) if each.held_out is not None), (0, math.nan)
-    )
-    clean_held_out = clean.get(step, math.nan)
-    rollbacks, steps_lost, batches_skipped = rollback_costs(earlier, steps)
-    hurt = did_hurt(fault, earlier, steps)
-    detected = min((each["detected_step"] for each in incidents), default=None)
-    return FaultResult(
-        fault=fault.kind,
-        step=fault.step,
-        hurt=hurt,
-        detected_after=None if detected is None else detected - fault.step,
-        action=_action(interventions, rollbacks),
-        rollbacks=rollbacks,
-        steps_lost=steps_lost,
-        batches_skipped=batches_skipped,
-        recurred=rollbacks > 1 or any(each["state"] == "recurred" for each in interventions),
-        got_past=not hurt or held_out <= RECOVERY_RATIO * clean_held_out,
-        held_out=held_out,
-        clean_held_out=clean_held_out,
-        updates_skipped=sum(each.skipped for each in steps),
-    )
 
 
 def did_hurt(fault: Fault, earlier: Sequence[LoggedStep], steps: Sequence[LoggedStep]) -> bool:
