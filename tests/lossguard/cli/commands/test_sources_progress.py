@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from lossguard.cli import progress
-from lossguard.cli.progress import ProgressBar
+from lossguard.cli.commands import sources
+from lossguard.cli.commands.sources import ProgressBar
 
 
 class Terminal(io.StringIO):
@@ -13,8 +13,8 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "BAR_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(sources, "BAR_SECONDS", 0.0)
+    monkeypatch.setattr(sources, "LINE_SECONDS", 0.0)
 
 
 def test_a_terminal_shows_a_bar_that_is_wiped_out() -> None:
