@@ -153,7 +153,12 @@ def of_machine(directory: Path, environment: Mapping[str, str]) -> Iterator[Chec
         yield problem("folder", f"this user cannot write in {nearest}", mend)
     else:
         yield ok("folder", f"{directory} can be {'written' if nearest == absolute else 'made'}")
-    yield _disk(shutil.disk_usage(nearest).free)
+    left = shutil.disk_usage(nearest).free
+    sentence, mend = f"{size(left)} are left there", "make room, or choose another disk with LOSSGUARD_DIR"
+    if left < LITTLE:
+        yield (problem if left < TOO_LITTLE else warning)("disk", sentence, mend)
+    else:
+        yield ok("disk", sentence)
     yield _spools(directory)
     yield from _limits(directory, environment)
     try:
@@ -173,13 +178,6 @@ def _torch() -> Check:
         sentence = f"PyTorch {version} runs code that somebody put into a checkpoint (CVE-2025-32434)"
         return problem("torch", sentence, "pip install 'torch>=2.6'")
     return ok("torch", f"PyTorch {version}")
-
-
-def _disk(left: int) -> Check:
-    sentence, mend = f"{size(left)} are left there", "make room, or choose another disk with LOSSGUARD_DIR"
-    if left < TOO_LITTLE:
-        return problem("disk", sentence, mend)
-    return warning("disk", sentence, mend) if left < LITTLE else ok("disk", sentence)
 
 
 def _spools(directory: Path) -> Check:

@@ -69,19 +69,15 @@ def _positionals(parser: argparse.ArgumentParser, before: Sequence[str]) -> Iter
     if action.dest == "which_run":
         return _run_names(before)
     if action.dest == "words":
-        return _of_policy(given, before)
+        from lossguard.cli.commands.policy import ACTIONS
+
+        of_run = not {"--project", "--collector"} & set(before)
+        if of_run and not given:
+            return _run_names(before)
+        return ACTIONS if len(given) == of_run else []
     if action.dest == "metrics":
         return _names(_asked(before, lambda client: find(client, given[0])["metrics"]))
     return [str(each) for each in action.choices or ()]
-
-
-def _of_policy(given: Sequence[str], before: Sequence[str]) -> Iterable[str]:
-    from lossguard.cli.commands.policy import ACTIONS
-
-    of_run = not {"--project", "--collector"} & set(before)
-    if of_run and not given:
-        return _run_names(before)
-    return ACTIONS if len(given) == of_run else []
 
 
 def _run_names(before: Sequence[str]) -> Iterable[str]:

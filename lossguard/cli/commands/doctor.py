@@ -37,7 +37,12 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """1 if something stands in the way."""
     variables = [_described(name, option, options, os.environ) for name, option in VARIABLES.items()]
-    checks = _checks(options)
+    try:
+        settings = Settings.read(url=options.url, token=options.token, directory=options.directory)
+    except ConfigurationError as error:
+        checks = [problem("settings", str(error), "correct the setting; the other checks follow then")]
+    else:
+        checks = [*of_collector(settings, options.scope or SCOPES[:1]), *of_machine(settings.directory, os.environ)]
     for each in variables:
         if each["from"].startswith("--"):  # advice names the option that was given in place of its variable
             checks = [replace(check, mend=check.mend.replace(each["name"], each["from"])) for check in checks]
@@ -56,14 +61,6 @@ def _described(name: str, option: str, options: argparse.Namespace, environment:
     origin = f"--{option}" if given else "environment" if value else NOT_SET
     hidden = f"({len(value)} characters)" if value and name in SECRET else mask_text(value)
     return {"name": name, "value": hidden or "-", "from": origin}
-
-
-def _checks(options: argparse.Namespace) -> list[Check]:
-    try:
-        settings = Settings.read(url=options.url, token=options.token, directory=options.directory)
-    except ConfigurationError as error:
-        return [problem("settings", str(error), "correct the setting; the other checks follow then")]
-    return [*of_collector(settings, options.scope or SCOPES[:1]), *of_machine(settings.directory, os.environ)]
 
 
 def _print(terminal: Terminal, variables: list[dict[str, str]], checks: list[Check]) -> None:

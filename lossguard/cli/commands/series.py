@@ -51,7 +51,11 @@ def series(options: argparse.Namespace) -> int:
     _check(options)
     with connected(options) as client:
         found = find(client, options.which_run)
-        _check_names(found, options.metrics)
+        for name in options.metrics:
+            if name not in found["metrics"]:
+                known = ", ".join(found["metrics"]) or "none yet"
+                sentence = f"run {found['id']} has no metric {name!r:.200}; it has: {known}"
+                raise CommandError(sentence, ExitCode.NOT_FOUND)
         read = {
             name: of_metric(client, found["id"], name, options.first, options.last, points=options.points)
             for name in options.metrics
@@ -125,13 +129,6 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigurationError(f"--from {options.first} must not come after --to {options.last}")
     if not 1 <= options.points <= MAX_POINTS:
         raise ConfigurationError(f"--points {options.points} must be from 1 to {MAX_POINTS}")
-
-
-def _check_names(run: Found, metrics: list[str]) -> None:
-    for name in metrics:
-        if name not in run["metrics"]:
-            known = ", ".join(run["metrics"]) or "none yet"
-            raise CommandError(f"run {run['id']} has no metric {name!r:.200}; it has: {known}", ExitCode.NOT_FOUND)
 
 
 def _draw(terminal: Terminal, name: str, series: Series) -> None:

@@ -150,7 +150,9 @@ def _order(options: argparse.Namespace, question: str, body: Mapping[str, Any]) 
         path, what = f"/runs/{run['id']}/{verb}", question.format(run=run["id"])
         if verb == "rollback" and not options.yes and not options.json:
             plan = change(client, "POST", path, {**body, "dry_run": True})
-            what += _planned(plan) + describe_changes(body)
+            left_out = batches(plan["skip_from"], plan["skip_to"])
+            skips = "no batches" if left_out == MISSING else f"batches {left_out}"
+            what += f" to step {count(plan['rewind_to'])}, skipping {skips}{describe_changes(body)}"
             body = {**body, **{name: value for name, value in plan.items() if value is not None}}  # what is confirmed
         confirm(options, f"{what} ({run['state']}, {at})?")
         change(client, "POST", path, body)
@@ -166,13 +168,6 @@ def _order(options: argparse.Namespace, question: str, body: Mapping[str, Any]) 
     if not is_running(ended):
         terminal.say(f"The run is {ended['state']}: this is carried out when a process resumes it.")
     return 0
-
-
-def _planned(plan: Mapping[str, int | None]) -> str:
-    """The checkpoint and the batches of the rollback, as the collector would order it."""
-    left_out = batches(plan["skip_from"], plan["skip_to"])
-    skips = "no batches" if left_out == MISSING else f"batches {left_out}"
-    return f" to step {count(plan['rewind_to'])}, skipping {skips}"
 
 
 def skipped(text: str | None) -> tuple[int | None, int | None]:

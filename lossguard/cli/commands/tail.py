@@ -56,13 +56,14 @@ class RunEvents:
         known = [*(_of_incident(each, run) for each in found), *map(_of_intervention, run["interventions"])]
         news = [each for each in known if _standing(each) not in self._seen]
         steps, segment, next_step = self._steps(run)
-        state = [_of_state(run)] if run["state"] != self.state else []
+        state = Event("state", f"run {run['id']} is {run['state']}", {"run": run["id"], "state": run["state"]})
+        change = [state] if run["state"] != self.state else []
         is_first = not self.state
         self._seen, self._segment, self._next_step = set(map(_standing, known)), segment, next_step
         self.state = run["state"]
         if is_first:  # what was over before is not news
-            return [*state, *(each for each in news if not each.is_over), *steps]
-        return [*news, *steps, *state]
+            return [*change, *(each for each in news if not each.is_over), *steps]
+        return [*news, *steps, *change]
 
     def _steps(self, run: Found) -> tuple[list[Event], int | None, int]:
         """(the new steps, with the beginnings of new segments between; the newest segment; the next step)."""
@@ -73,7 +74,9 @@ class RunEvents:
             if segment is not None and each["number"] < segment:
                 continue
             if each["number"] != segment:
-                events.append(_of_segment(each))
+                sentence = f"segment {each['number']} from step {count(each['fork_step'])}: {each['reason']}"
+                facts = {name: each[name] for name in ("number", "parent", "fork_step", "reason")}
+                events.append(Event("segment", sentence, facts))
                 segment, next_step = each["number"], each["fork_step"] or 0
             if each["last_step"] is not None and each["last_step"] >= next_step:
                 events += self._rows(metrics, each["number"], next_step, each["last_step"])
@@ -111,15 +114,6 @@ def _of_intervention(intervention: Found) -> Event:
     names = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
     facts = {name: intervention[name] for name in names}
     return Event("intervention", sentence, facts, is_over=intervention["state"] not in INTERVENTIONS_UNDER_WAY)
-
-
-def _of_segment(segment: Found) -> Event:
-    sentence = f"segment {segment['number']} from step {count(segment['fork_step'])}: {segment['reason']}"
-    return Event("segment", sentence, {name: segment[name] for name in ("number", "parent", "fork_step", "reason")})
-
-
-def _of_state(run: Found) -> Event:
-    return Event("state", f"run {run['id']} is {run['state']}", {"run": run["id"], "state": run["state"]})
 
 
 # The command.
