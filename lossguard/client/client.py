@@ -95,14 +95,14 @@ class Client:
         asked = path
         for _ in range(MAX_PAGES):
             answer, body = self._send("GET", API + asked, None, self._headers)
-            following = _next_page(asked, answer.headers.get("link", ""))
+            following = NEXT.search(answer.headers.get("link", ""))
             page = self._decoded(answer.status, body, (dict, list))
             if isinstance(page, dict):
                 raise Rejected(f"{path} is one object and no list, so it has no pages: read it with get({path!r})")
             yield page
             if following is None:
                 return
-            asked = following
+            asked = asked.partition("?")[0] + following[1]  # a link is relative to its page (RFC 8288)
         raise Rejected(f"{path} has more than {MAX_PAGES:,} pages: ask for less")
 
     def run(self, run_id: str) -> "StoredRun":
@@ -238,7 +238,10 @@ class Client:
         reason = f"{status} {detail or body[:200].decode(errors='replace')}".rstrip()
         reason += f" (at {field})" if field not in ("", TOKEN_FIELD) else ""
         if status in (401, 403):
-            return Unauthorised(self._not_allowed(status, reason), retry_after=RETRY_UNAUTHORISED, **facts)
+            sentence = f"the collector at {self.url} refuses the token ({reason})"
+            if status == 401 and "authorization" not in self._headers:
+                sentence = f"the collector at {self.url} asks for a token, and none is given (LOSSGUARD_TOKEN)"
+            return Unauthorised(sentence, retry_after=RETRY_UNAUTHORISED, **facts)
         if status == 404 and _is_problem(answer):  # a proxy's own would have a run delivered again
             return NotFound(f"the collector at {self.url} answers {reason}", **facts)
         if not 400 <= status < 500 or status in TRY_AGAIN:
@@ -249,11 +252,6 @@ class Client:
         if status != 413 and not _is_problem(answer):  # a proxy, too, may have a limit: a smaller report may pass
             return self._not_a_collector(status)
         return (Conflict if status == 409 else Rejected)(reason, **facts)
-
-    def _not_allowed(self, status: int, reason: str) -> str:
-        if status == 401 and "authorization" not in self._headers:
-            return f"the collector at {self.url} asks for a token, and none is given (LOSSGUARD_TOKEN)"
-        return f"the collector at {self.url} refuses the token ({reason})"
 
     def _not_a_collector(self, status: int) -> Unreachable:
         return Unreachable(f"the server at {self.url} ({status}) is not a Lossguard collector", status=status)
@@ -297,12 +295,6 @@ def parsed(body: bytes) -> Any:
 
 
 # Headers and reasons.
-
-
-def _next_page(path: str, link: str) -> str | None:
-    """The path of the next page, which `link` (RFC 8288) gives relative to this one."""
-    found = NEXT.search(link)
-    return None if found is None else path.partition("?")[0] + found[1]
 
 
 def _is_problem(answer: urllib3.BaseHTTPResponse) -> bool:

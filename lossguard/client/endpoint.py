@@ -18,42 +18,30 @@ def collector_url(setting: str, value: str) -> str:
     """
     if _PLAIN.fullmatch(value):
         return value.rstrip("/")
-    if _has_credentials(value):
+    authority = re.split("[/?#]", value.partition("://")[2], maxsplit=1)[0]
+    query = value.partition("?")[2]
+    if "@" in authority or mask_text(query) != query:
         raise ConfigurationError(
             f"{setting}={mask_text(value)!r} holds a user name, password or token: use LOSSGUARD_TOKEN or token= for it"
         )
-    if not _is_base_address(value):
-        sentence = f"{setting}={mask_text(value)!r} is not the address of a collector, such as http://127.0.0.1:8000"
-        raise ConfigurationError(sentence + _port_problem(value))
-    return value.rstrip("/")
-
-
-def _is_base_address(value: str) -> bool:
     from urllib3.exceptions import LocationParseError
     from urllib3.util import parse_url
 
+    why = ""
+    try:
+        urlsplit(value).port  # noqa: B018  (reading it checks it)
+    except ValueError as error:
+        why = f" ({error})"
     try:
         parsed = parse_url(value)
+        is_http = parsed.scheme in ("http", "https") and bool(parsed.host)
+        is_base_address = is_http and not (parsed.query or parsed.fragment or any(map(str.isspace, value)))
     except LocationParseError:
-        return False
-    is_http = parsed.scheme in ("http", "https") and bool(parsed.host)
-    return is_http and not (parsed.query or parsed.fragment or any(map(str.isspace, value)))
-
-
-def _has_credentials(address: str) -> bool:
-    """Return True if a secret stands in `address`: before its host, or in its query."""
-    authority = re.split("[/?#]", address.partition("://")[2], maxsplit=1)[0]
-    query = address.partition("?")[2]
-    return "@" in authority or mask_text(query) != query
-
-
-def _port_problem(address: str) -> str:
-    """The end of the sentence when the port is wrong."""
-    try:
-        urlsplit(address).port  # noqa: B018  (reading it checks it)
-    except ValueError as error:
-        return f" ({error})"
-    return ""
+        is_base_address = False
+    if not is_base_address:
+        sentence = f"{setting}={mask_text(value)!r} is not the address of a collector, such as http://127.0.0.1:8000"
+        raise ConfigurationError(sentence + why)
+    return value.rstrip("/")
 
 
 def checked_token(setting: str, value: str) -> str:
