@@ -25,6 +25,7 @@ from typer import Argument, Option
 
 import lossguard
 from trainer.config import load_recipe
+from trainer.conversion import encoded
 from trainer.data.tokenizer import byte_pair_size
 from trainer.display import wide_console
 from trainer.drill.drill import drill as run_drill
@@ -32,7 +33,6 @@ from trainer.drill.drill import show_drill, succeeded, summary
 from trainer.errors import Stopped, UsageError
 from trainer.explore import PORT, Explored, Explorer
 from trainer.faults import parse_fault
-from trainer.lab.results import to_json
 from trainer.lab.sweeps import SWEEPS
 from trainer.lab.training import Lab
 from trainer.pipeline import draw as draw_pipeline
@@ -102,7 +102,9 @@ def run(
             gate=gate,
             signals=parse_signals(signals),
         )
-        _warn_without_collector(mode, url)
+        is_online = (mode or os.environ.get("LOSSGUARD_MODE") or "online") == "online"
+        if url and is_online and (warning := check_collector(url)):
+            print(warning, file=sys.stderr)
         with process_group(chosen.device):
             result = train(chosen, job)
         result.complete()
@@ -133,14 +135,20 @@ def drill(
         drills = []
         with _folder(out) as folder:
             for each in seed or [1]:
-                chosen = load_recipe(recipe, _overrides(data=data, steps=None, seed=each) + (set_ or []))
+                chosen = load_recipe(recipe, _overrides(data=data, seed=each) + (set_ or []))
                 place = folder / f"seed-{each}-{time.strftime('%Y%m%d-%H%M%S')}"
                 place.mkdir(parents=True)
-                report = partial(print, file=sys.stderr)
-                with_gate = compare if gate is None else gate
-                url = None if checkpoints is None else f"{checkpoints.rstrip('/')}/{place.name}"
-                how = {"compare": compare, "gate": with_gate, "arms": arms}
-                drills.append(run_drill(chosen, faults, place, checkpoints=url, report=report, **how))
+                drilled = run_drill(
+                    chosen,
+                    faults,
+                    place,
+                    checkpoints=None if checkpoints is None else f"{checkpoints.rstrip('/')}/{place.name}",
+                    compare=compare,
+                    gate=compare if gate is None else gate,
+                    arms=arms,
+                    report=partial(print, file=sys.stderr),
+                )
+                drills.append(drilled)
     if not json_:
         for one in drills:
             show_drill(one)
@@ -173,7 +181,7 @@ def lab(
     flags = {"exposure": exposure, "unstable": unstable, "scaling": scaling, "temperature": temperature}
     flags |= {"calibration": calibration, "abilities": abilities, "gradients": gradients}
     chosen = [name for name, is_chosen in flags.items() if is_chosen]
-    overrides = _overrides(data=data, steps=None, seed=None) + (set_ or [])
+    overrides = _overrides(data=data) + (set_ or [])
     with _errors_as_sentences(), _folder(None) as folder:
         if chosen and (chosen[1:] or switch):
             others = ", ".join([f"--{name}" for name in chosen[1:]] + (switch or []))
@@ -198,7 +206,7 @@ def lab(
         results = [*sweep.run(settings)]
         if json_:
             for result in results:
-                print(to_json(result))
+                print(json.dumps(encoded(result), allow_nan=False))
         else:
             sweep.show(results, wide_console())
         if sweep.plot is not None:
@@ -327,7 +335,9 @@ def _folder(chosen: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _overrides(*, data: str | None, steps: int | None, seed: int | None, tokenizer: str | None = None) -> list[str]:
+def _overrides(
+    *, data: str | None, steps: int | None = None, seed: int | None = None, tokenizer: str | None = None
+) -> list[str]:
     """The options that stand for a field of the recipe, as overrides. Raises UsageError."""
     fields: dict[str, object] = {"data.path": data, "steps": steps, "seed": seed, "data.tokenizer": tokenizer}
     if tokenizer is not None:
@@ -342,11 +352,3 @@ def _parse_skip(text: str) -> lossguard.Skip:
     if match is None or int(match[1]) >= int(match[2]):
         raise UsageError(f"The range {text!r} cannot be skipped: write A:B with A below B, such as 300:500.")
     return lossguard.Skip(int(match[1]), int(match[2]), "--skip")
-
-
-def _warn_without_collector(mode: str | None, url: str | None) -> None:
-    """Warn before training begins if the collector is down."""
-    if url and (mode or os.environ.get("LOSSGUARD_MODE") or "online") == "online":
-        warning = check_collector(url)
-        if warning is not None:
-            print(warning, file=sys.stderr)

@@ -31,8 +31,6 @@ class Components:
     """The model, or its wrapper that distributes it over the ranks; used for the forward pass."""
     optimizer: torch.optim.Optimizer
     throughput: Throughput
-    rank: int
-    num_ranks: int
 
 
 def build_components(recipe: Recipe) -> Components:
@@ -59,8 +57,6 @@ def build_components(recipe: Recipe) -> Components:
         throughput=Throughput(
             recipe, num_parameters=model.num_parameters(), peak=peak_flops(device), num_devices=num_ranks
         ),
-        rank=rank,
-        num_ranks=num_ranks,
     )
 
 

@@ -5,15 +5,17 @@ The guard's messages about resumes and rollbacks appear between the lines.
 
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import lossguard
+from lossguard import Estimate
 from trainer.config import Recipe
 from trainer.measurement.throughput import Throughput
 
@@ -31,13 +33,13 @@ class Display:
         guard: lossguard.Guard,
         *,
         throughput: Throughput,
-        console: Console | None = None,
+        console: Console,
     ) -> None:
         self.recipe = recipe
         self.run = run
         self.guard = guard
         self.throughput = throughput
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console
         self._last_metrics: Mapping[str, float] = {}
         self._evaluated: Mapping[str, float] = {}  # metrics of the last step with a held-out loss
         guard.tell = self.say
@@ -73,7 +75,12 @@ class Display:
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Display a finished step."""
-        line = progress_line(step, self.recipe.steps, metrics)
+        total = self.recipe.steps
+        line = (
+            f"step {step:>{len(str(total))}}/{total}  loss {metrics['loss']:.3f}  "
+            f"grad norm {metrics['grad_norm']:.2f}  log Z {metrics['log_z']:.2f}  lr {metrics['lr']:.2e}  "
+            f"{metrics['step_seconds']:.3f} s/step"
+        )
         if self.console.is_terminal:
             self._live.update(self._task, completed=step + 1, line=line)
         elif step % self.recipe.log_every == 0 or step + 1 == self.recipe.steps:
@@ -86,23 +93,13 @@ class Display:
             return [f"nothing to do: {self.guard.step} of {self.recipe.steps} steps are done"]
         loss = self._last_metrics["loss"]
         summary = f"finished {self.guard.step} steps: loss {loss:.3f} nats per token ({loss / math.log(2):.3f} bits)"
-        return [summary + self._held_out_part(), *self.throughput.summary()]
-
-    def _held_out_part(self) -> str:
-        if not self._evaluated:
-            return ""
-        error = f" +- {self._evaluated['held_out_loss_se']:.3f}" if "held_out_loss_se" in self._evaluated else ""
-        bits = "bits per byte need data.bytes_per_token, the average number of bytes per token"
-        if "held_out_bits_per_byte" in self._evaluated:
-            bits = f"{self._evaluated['held_out_bits_per_byte']:.3f} bits per byte"
-        return f", held-out loss {self._evaluated['held_out_loss']:.3f}{error} ({bits})"
-
-
-def progress_line(step: int, total: int, metrics: Mapping[str, float]) -> str:
-    return (
-        f"step {step:>{len(str(total))}}/{total}  loss {metrics['loss']:.3f}  grad norm {metrics['grad_norm']:.2f}  "
-        f"log Z {metrics['log_z']:.2f}  lr {metrics['lr']:.2e}  {metrics['step_seconds']:.3f} s/step"
-    )
+        if evaluated := self._evaluated:
+            error = f" +- {evaluated['held_out_loss_se']:.3f}" if "held_out_loss_se" in evaluated else ""
+            bits = "bits per byte need data.bytes_per_token, the average number of bytes per token"
+            if "held_out_bits_per_byte" in evaluated:
+                bits = f"{evaluated['held_out_bits_per_byte']:.3f} bits per byte"
+            summary += f", held-out loss {evaluated['held_out_loss']:.3f}{error} ({bits})"
+        return [summary, *self.throughput.summary()]
 
 
 def wide_console() -> Console:
@@ -117,3 +114,16 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def grouped(results: Iterable[Any], field: str) -> dict[Any, list[Any]]:
+    """Value of a field -> the results that have it, both in order."""
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    for each in results:
+        groups[getattr(each, field)].append(each)
+    return groups
+
+
+def means(results: Sequence[Any], *fields: str) -> list[str]:
+    """Return the mean of each field over results of several seeds, with its standard error."""
+    return [str(Estimate.of(getattr(each, field) for each in results)) for field in fields]

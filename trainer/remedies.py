@@ -22,19 +22,13 @@ class Knobs:
     clip_norm: Knob
     """Infinite: nothing is clipped."""
 
-    @classmethod
-    def of(cls, recipe: Recipe) -> "Knobs":
-        """Return the hyperparameters of a recipe, before any remedy."""
-        return cls(z_weight=Knob(recipe.optimizer.z_weight), clip_norm=Knob(recipe.optimizer.clip_norm or math.inf))
-
 
 def register_remedies(guard: lossguard.Guard, recipe: Recipe, components: Components) -> Knobs:
     """Register them all; the learning rate goes by `guard.lr_scale`."""
     lasts = max(min(MAX_STEPS, recipe.steps // 10), 1)
     learning_rate_remedy(guard, lasts=lasts, rewarm=round(REWARM_FRACTION * lasts))
     moments_remedy(guard, components.optimizer)
-    normal = Knobs.of(recipe)
     return Knobs(
-        z_weight=z_loss_remedy(guard, normal.z_weight.value, lasts=lasts),
-        clip_norm=clip_remedy(guard, normal.clip_norm.value, lasts=lasts),
+        z_weight=z_loss_remedy(guard, recipe.optimizer.z_weight, lasts=lasts),
+        clip_norm=clip_remedy(guard, recipe.optimizer.clip_norm or math.inf, lasts=lasts),
     )

@@ -30,14 +30,12 @@ from trainer.errors import Stopped, UsageError
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
 from trainer.measurement.evaluation import HeldOutLoss, evaluate, perplexity
 from trainer.measurement.probes import Probes
-from trainer.measurement.throughput import Throughput
-from trainer.model import GPT
 from trainer.optimization.objective import objective
-from trainer.optimization.schedule import learning_rate, set_learning_rate
+from trainer.optimization.schedule import learning_rate
 from trainer.optimization.scheduled_sampling import training_inputs
 from trainer.process.checkpoint_place import checkpoint_place
 from trainer.process.provenance import Provenance
-from trainer.process.ranks import local_batch
+from trainer.process.ranks import local_batch, rank_and_size
 from trainer.process.signals import ExtraSignals
 from trainer.remedies import Knobs, register_remedies
 
@@ -89,15 +87,12 @@ class Job:
 class TrainingResult:
     """The result of a run."""
 
-    run_id: str
     steps_done: int
     """Optimizer steps, without those that a rollback discarded."""
     interrupted_by: signal.Signals | None
     """The signal that stopped the run early."""
-    model: GPT
-    """At the end of the run."""
-    throughput: Throughput
-    """Speed and size of the run."""
+    components: Components
+    """At the end of the run: the model as it was trained, and the speed."""
     held_out: HeldOutLoss | None
     """The last evaluation; None if there was none."""
 
@@ -120,7 +115,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
     if job.arms is not None:
         guard.arms(arm_losses(recipe, components), share=job.arms)
     extra = ExtraSignals(job.signals, components.model, components.optimizer)
-    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or components.rank > 0)
+    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or rank_and_size()[0] > 0)
     display = Display(recipe, run, guard, throughput=components.throughput, console=console)
     with run, guard.ranks.reporting_lost_ranks(), display:
         last_end = time.perf_counter()
@@ -131,7 +126,8 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
                 batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
             state_faults.begin(step, components.model, components.optimizer, strikes=guard.arm is None)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
-            set_learning_rate(components.optimizer, lr * state_faults.lr_factor)
+            for group in components.optimizer.param_groups:
+                group["lr"] = lr * state_faults.lr_factor
             metrics = training_step(recipe, components, batch, job.accepts, knobs, gate, extra)
             if guard.arm is not None:
                 last_end = time.perf_counter()
@@ -152,11 +148,9 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
             if job.on_step is not None:
                 job.on_step(step, batch.index, metrics)
     return TrainingResult(
-        run_id=run.id,
         steps_done=guard.step,
         interrupted_by=guard.interrupted_by,
-        model=components.model,
-        throughput=components.throughput,
+        components=components,
         held_out=evaluation,
     )
 
@@ -217,7 +211,7 @@ def _open_guard(run: lossguard.Run, recipe: Recipe, job: Job, components: Compon
 
 def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run:
     data, held_out = components.batches, components.held_out
-    facts = {"ranks": components.num_ranks, "tokenizer": data.tokenizer.name, "padding": data.windows.padding}
+    facts = {"ranks": rank_and_size()[1], "tokenizer": data.tokenizer.name, "padding": data.windows.padding}
     if held_out is not None:
         facts["evaluation_set"] = held_out.digest()  # equal ones make held-out losses comparable
     try:
@@ -243,17 +237,14 @@ def training_step(
     components: Components,
     batch: Batch,
     accepts: Callable[[float, float], bool] | None,
-    knobs: Knobs | None = None,
-    gate: Gate | None = None,
-    extra: ExtraSignals | None = None,
+    knobs: Knobs,
+    gate: Gate | None,
+    extra: ExtraSignals,
 ) -> dict[str, float]:
     """Take one optimizer step on `batch`; return its metrics over all ranks.
 
-    `accepts`: see Job; `knobs`: what remedies may change, by default as the recipe says; `gate`: takes the step;
-    `extra`: measured too.
+    `accepts`: see Job; `knobs`: what remedies may change; `gate`: takes the step; `extra`: measured too.
     """
-    knobs = knobs or Knobs.of(recipe)
-    extra = extra or ExtraSignals((), components.model, components.optimizer)
     batch = local_batch(batch).to(components.device)
     num_tokens = tokens_per_rank(batch.targets_BT)
     autocast = partial(torch.autocast, components.device.type, torch.bfloat16, enabled=components.device.type == "cuda")
@@ -296,13 +287,11 @@ def held_out_metrics(evaluation: HeldOutLoss, token_bytes: float | None) -> dict
 def describe(recipe: Recipe, job: Job) -> dict[str, object]:
     """The configuration that is recorded with the run; only here are the injected faults named."""
     place = {} if job.checkpoints is None else {"checkpoints": job.checkpoints}  # where a replay finds them
-    return (
-        recipe.to_dict()
-        | place
-        | {
-            "faults": [str(fault) for fault in job.faults],
-            "faults_in_data": [str(fault) for fault in job.faults if FAULTS[fault.kind].on_data is not None],
-            "faults_at_steps": job.faults_at_steps,
-            "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
-        }
-    )
+    return {
+        **recipe.to_dict(),
+        **place,
+        "faults": [str(fault) for fault in job.faults],
+        "faults_in_data": [str(fault) for fault in job.faults if FAULTS[fault.kind].on_data is not None],
+        "faults_at_steps": job.faults_at_steps,
+        "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
+    }

@@ -72,7 +72,7 @@ def train_recipe(device: torch.device, folder: Path, steps: int, **job: Any) -> 
 
     given: dict[str, Any] = {"directory": folder, "run_id": "r", "mode": "offline", "quiet": True, "on_step": note}
     result = train(load_recipe("tiny", settings), Job(**(given | job)))
-    return [seen[step] for step in sorted(seen)], result.model.state_dict()
+    return [seen[step] for step in sorted(seen)], result.components.model.state_dict()
 
 
 def recipe(device: torch.device, folder: Path) -> Figures:

@@ -14,13 +14,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lossguard import Skip
-from lossguard.torch import Checkpoints
+from lossguard.torch import Checkpoints, Knob
 from lossguard.vocabulary.errors import ConfigurationError
 from tests.trainer.small import logged, small_recipe, waits_for_an_order
 from trainer.components import build_components, choose_device
 from trainer.config import DataConfig, ModelConfig, ObjectiveConfig, Recipe
 from trainer.errors import UsageError
 from trainer.faults import Fault
+from trainer.process.signals import ExtraSignals
+from trainer.remedies import Knobs
 from trainer.train import Job, TrainingResult, train, training_step
 
 EXACT = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "batch_index")
@@ -116,7 +118,10 @@ def test_the_loss_of_a_padded_batch_is_the_mean_over_its_tokens(tmp_path: Path) 
     for inputs_T, targets_T, length in zip(batch.inputs_BT, batch.targets_BT, lengths, strict=True):
         logits_TV = exact(inputs_T[None, :length])[0]
         losses.append(cross_entropy(logits_TV, targets_T[:length], reduction="none"))
-    assert training_step(recipe, components, batch, None)["loss"] == pytest.approx(torch.cat(losses).mean().item())
+    knobs = Knobs(z_weight=Knob(recipe.optimizer.z_weight), clip_norm=Knob(recipe.optimizer.clip_norm))
+    extra = ExtraSignals((), components.model, components.optimizer)
+    metrics = training_step(recipe, components, batch, None, knobs, None, extra)
+    assert metrics["loss"] == pytest.approx(torch.cat(losses).mean().item())
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@
 Every model is trained on the Markov chain of the recipe `markov`, so its distance from the truth is known.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from lossguard import Estimate
 from trainer.config import Recipe
-from trainer.data.batches import TokenBatches, open_batches
+from trainer.data.batches import TokenBatches
 from trainer.data.markov import MarkovChain, open_chain
 from trainer.display import print_table
 from trainer.errors import UsageError
@@ -86,18 +86,27 @@ def compare_ways(lab: Lab) -> Iterator[ExposureResult]:
     for name, settings in WAYS.items():
         ways = [replace(each, objective=replace(each.objective, **(TEACHER_FORCING | settings))) for each in recipes]
         models = [train_one(lab, name, recipe, chain) for recipe in ways]
-        yield summarise(name, models, chain, recipes[0].model.context)
+        yield ExposureResult(
+            trained_with=name,
+            loss_floor=chain.loss_floor(recipes[0].model.context),
+            marginal_entropy=chain.marginal_entropy(),
+            held_out_loss=Estimate.of(each.held_out_loss for each in models),
+            true_prefixes=Estimate.of(each.exposure.true_prefixes.mean for each in models),
+            own_prefixes=Estimate.of(each.exposure.own_prefixes.mean for each in models),
+            bias=Estimate.of(each.exposure.bias.mean for each in models),
+            true_inputs=Estimate.of(each.true_inputs for each in models),
+            models=models,
+        )
 
 
 def train_one(lab: Lab, name: str, recipe: Recipe, chain: MarkovChain) -> TrainedModel:
     result, rows = lab.train(recipe, name)
-    model = result.model.eval()
-    batches, _ = open_batches(recipe)
+    model = result.components.model.eval()
     return TrainedModel(
         seed=recipe.seed,
         held_out_loss=rows[-1]["held_out_loss"],
         exposure=exposure_bias(model, chain, recipe.model.context),
-        true_inputs=true_inputs(model, batches, recipe),
+        true_inputs=true_inputs(model, result.components.batches, recipe),
     )
 
 
@@ -108,23 +117,6 @@ def true_inputs(model: GPT, batches: TokenBatches, recipe: Recipe) -> float:
     true = [batches[index].inputs_BT.to(device) for index in range(NUM_BATCHES)]
     equal = [training_inputs(model, inputs_BT, recipe.objective).eq(inputs_BT)[:, 1:] for inputs_BT in true]
     return torch.cat(equal).float().mean().item()
-
-
-def summarise(name: str, models: list[TrainedModel], chain: MarkovChain, context: int) -> ExposureResult:
-    def over_seeds(value: Callable[[TrainedModel], float]) -> Estimate:
-        return Estimate.of(value(each) for each in models)
-
-    return ExposureResult(
-        trained_with=name,
-        loss_floor=chain.loss_floor(context),
-        marginal_entropy=chain.marginal_entropy(),
-        held_out_loss=over_seeds(lambda each: each.held_out_loss),
-        true_prefixes=over_seeds(lambda each: each.exposure.true_prefixes.mean),
-        own_prefixes=over_seeds(lambda each: each.exposure.own_prefixes.mean),
-        bias=over_seeds(lambda each: each.exposure.bias.mean),
-        true_inputs=over_seeds(lambda each: each.true_inputs),
-        models=models,
-    )
 
 
 def show_exposure(results: Sequence[ExposureResult], console: Console) -> None:

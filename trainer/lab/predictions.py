@@ -18,12 +18,10 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainer.components import Components
 from trainer.config import Recipe
-from trainer.data.batches import open_batches
-from trainer.display import print_table
-from trainer.lab.results import grouped, means
+from trainer.display import grouped, means, print_table
 from trainer.lab.training import Lab
-from trainer.model import GPT
 
 NUM_SEEDS = 3
 SMOOTHED = ("drill", "label_smoothing", "heavy_label_smoothing")
@@ -36,13 +34,12 @@ TEMPERATURES = (0.5, 1.0, 2.0)
 
 
 @torch.no_grad()
-def held_out_predictions(recipe: Recipe, model: GPT) -> tuple[Tensor, Tensor]:
+def held_out_predictions(recipe: Recipe, trained: Components) -> tuple[Tensor, Tensor]:
     """Return the logits for the held-out tokens that are evaluated, and these tokens: (N, V), (N,)."""
-    _, held_out = open_batches(recipe)
-    assert held_out is not None  # Lab.train refuses a recipe without
-    batch = next(held_out.batches(recipe.evaluate_windows)).to(next(model.parameters()).device)
+    assert trained.held_out is not None  # Lab.train refuses a recipe without
+    batch = next(trained.held_out.batches(recipe.evaluate_windows)).to(trained.device)
     counted_BT = batch.targets_BT >= 0  # the others are padding
-    return model.eval()(batch.inputs_BT)[counted_BT], batch.targets_BT[counted_BT]
+    return trained.model.eval()(batch.inputs_BT)[counted_BT], batch.targets_BT[counted_BT]
 
 
 # Calibration.
@@ -92,7 +89,7 @@ def calibrations(lab: Lab) -> Iterator[Calibration]:
         for name in SMOOTHED:
             recipe = lab.recipe(name, seed)
             result, _ = lab.train(recipe)
-            predictions = held_out_predictions(recipe, result.model)
+            predictions = held_out_predictions(recipe, result.components)
             yield calibration(*predictions, smoothing=recipe.objective.label_smoothing, seed=seed)
 
 
@@ -136,7 +133,7 @@ def samplings(lab: Lab) -> Iterator[Sampling]:
     for seed in lab.seeds(NUM_SEEDS):
         recipe = lab.recipe(SAMPLED, seed)
         result, _ = lab.train(recipe)
-        predictions = held_out_predictions(recipe, result.model)
+        predictions = held_out_predictions(recipe, result.components)
         for temperature in TEMPERATURES:
             yield sampling(*predictions, seed=seed, temperature=temperature)
 

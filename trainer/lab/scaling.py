@@ -11,10 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from lossguard import Estimate
-from trainer.display import print_table
+from trainer.display import grouped, print_table
 from trainer.errors import UsageError
 from trainer.lab.plot import Axis, PlottedCurve, svg
-from trainer.lab.results import grouped
 from trainer.lab.training import Lab
 from trainer.measurement.throughput import CHINCHILLA_RATIO
 from trainer.model import GPT, flops_per_token

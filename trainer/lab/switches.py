@@ -12,16 +12,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from trainer.components import Components
 from trainer.config import Recipe
-from trainer.data.batches import open_batches
 from trainer.data.ngram import NGram
 from trainer.data.tokens import characters_per_byte, is_text, open_shards
-from trainer.display import print_table
-from trainer.lab.results import grouped, means
+from trainer.display import grouped, means, print_table
 from trainer.lab.training import Lab
 from trainer.measurement.evaluation import perplexity
 from trainer.measurement.exposure import OwnContinuations, own_continuations
-from trainer.model import GPT
 
 SWITCHES = (
     "drill",
@@ -109,7 +107,7 @@ def try_switch(lab: Lab, recipe: Recipe) -> LabResult:
     }
     loss = rows[-1]["held_out_loss"]
     bits_per_byte = rows[-1].get("held_out_bits_per_byte")
-    throughput = result.throughput
+    throughput = result.components.throughput
     speed, tokens, parameters = throughput.median(), throughput.tokens, throughput.num_parameters
     return LabResult(
         recipe=recipe.name,
@@ -120,7 +118,7 @@ def try_switch(lab: Lab, recipe: Recipe) -> LabResult:
         bits_per_token=loss / math.log(2),
         bits_per_byte=bits_per_byte,
         bits_per_character=None if bits_per_byte is None else bits_per_character(recipe, bits_per_byte),
-        own_continuations=measure_continuations(recipe, result.model),
+        own_continuations=measure_continuations(recipe, result.components),
         tokens_per_parameter=tokens / parameters,
         flops=float(tokens * throughput.flops_per_token),
         flops_6nd=float(6 * parameters * tokens),
@@ -136,14 +134,14 @@ def bits_per_character(recipe: Recipe, bits_per_byte: float) -> float | None:
     return bits_per_byte / characters_per_byte(shards) if is_text(shards) else None
 
 
-def measure_continuations(recipe: Recipe, model: GPT) -> OwnContinuations:
+def measure_continuations(recipe: Recipe, trained: Components) -> OwnContinuations:
     """Under an n-gram model of the first half of the held-out data, for windows spread over the other half."""
-    _, held_out = open_batches(recipe)
-    assert held_out is not None
+    held_out = trained.held_out
+    assert held_out is not None  # Lab.train refuses a recipe without
     known, prompts = np.array_split(held_out.whole_windows, 2)
     reference = NGram(held_out.windows.take(known), order=NGRAM_ORDER, vocab_size=recipe.model.vocab_size)
     chosen = prompts[np.linspace(0, len(prompts) - 1, min(NUM_PROMPTS, len(prompts))).astype(int)]
-    return own_continuations(model.eval(), torch.from_numpy(held_out.windows.take(chosen)[:, :-1]), reference)
+    return own_continuations(trained.model.eval(), torch.from_numpy(held_out.windows.take(chosen)[:, :-1]), reference)
 
 
 def show_switches(results: Sequence[LabResult], console: Console) -> None:

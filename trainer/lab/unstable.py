@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from lossguard import Estimate
-from trainer.display import print_table
+from trainer.display import grouped, means, print_table
 from trainer.drill.strategies import SkipStep
 from trainer.lab.jumps import Jump, find_jumps, means_of_steps
 from trainer.lab.plot import Axis, PlottedCurve, svg
-from trainer.lab.results import grouped, means
 from trainer.lab.training import Lab
 
 RECIPE = "unstable"

@@ -32,8 +32,3 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> torch.op
     ]
     fused = parameters[0].device.type == "cuda"
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr

@@ -74,7 +74,7 @@ class Rerun:
         return steps
 
     def model(self, step: int) -> GPT:
-        return self._run(step, (), num_steps=step).model
+        return self._run(step, (), num_steps=step).components.model
 
     def batches(self, batches: FaultyBatches) -> FaultyBatches:
         """`batches`, with the faults where the run met them."""

@@ -1,12 +1,11 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.trainer.lab.small import small_lab
 from trainer.config import load_recipe
+from trainer.conversion import encoded
 from trainer.lab import unstable
-from trainer.lab.results import to_json
 from trainer.lab.unstable import RECIPE, SAFEGUARDS, Safeguard, unstable_runs
 
 
@@ -41,4 +40,4 @@ def test_a_run_of_the_sweep_is_the_run_that_the_recipe_describes(
     assert runs[0].curve != runs[2].curve
     assert runs[0].curve[0] == runs[2].curve[0]
     assert runs[0].jumps == []
-    assert json.loads(to_json(runs[0]))["curve"] == runs[0].curve
+    assert encoded(runs[0])["curve"] == runs[0].curve

@@ -37,7 +37,7 @@ def test_probing_changes_nothing_of_the_training(tmp_path: Path) -> None:
     for every in (0, 1):
         recipe = small_recipe(tmp_path, steps=6, model=model, probe_every=every, evaluate_every=0)
         job = Job(directory=tmp_path / str(every), run_id="r", mode="offline", quiet=True)
-        weights.append(train(recipe, job).model.embedding.weight)
+        weights.append(train(recipe, job).components.model.embedding.weight)
     assert torch.equal(*weights)
 
 

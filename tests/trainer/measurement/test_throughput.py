@@ -54,7 +54,8 @@ def test_a_run_logs_its_rates_and_bits_per_byte_and_its_configuration_has_its_si
     steps = logged(tmp_path, "r")
     assert [step for step in steps if "mfu" in steps[step]] == [19]
     assert steps[19]["held_out_bits_per_byte"] == pytest.approx(steps[19]["held_out_loss"] / np.log(2))
-    assert outcome.throughput.facts()["tokens_per_parameter"] == 20 * 64 / outcome.model.num_parameters()
+    trained = outcome.components
+    assert trained.throughput.facts()["tokens_per_parameter"] == 20 * 64 / trained.model.num_parameters()
 
 
 @pytest.mark.parametrize(("configured", "known"), [(0.0, None), (4.0, 4.0)])

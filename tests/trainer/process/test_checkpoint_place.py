@@ -42,7 +42,7 @@ def numbers_of(folder: Path, run: ScriptedRun, **job: Any) -> dict[int, Any]:
     folder.mkdir()
     plan = CheckpointConfig(every=5, memory=0)
     recipe = small_recipe(folder, steps=30, evaluate_every=0, probe_every=0, checkpoint=plan)
-    model = train(recipe, Job(directory=folder, run=run, quiet=True, on_step=note, **job)).model
+    model = train(recipe, Job(directory=folder, run=run, quiet=True, on_step=note, **job)).components.model
     return found | {-1: torch.nn.utils.parameters_to_vector(model.parameters()).tolist()}
 
 

@@ -56,7 +56,7 @@ def test_the_model_of_a_checkpoint_is_the_one_of_the_run(tmp_path: Path) -> None
     outcome = train(recipe, Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))
     model = load_model(checkpoints_in(tmp_path / recipe.project / "r" / "checkpoints")[5])
     inputs = torch.arange(16).unsqueeze(0)
-    assert torch.equal(model(inputs), outcome.model.eval()(inputs))
+    assert torch.equal(model(inputs), outcome.components.model.eval()(inputs))
 
 
 @pytest.fixture
