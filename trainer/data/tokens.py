@@ -34,7 +34,9 @@ def open_shards(path: str) -> list[Shard]:
     place = Path(path)
     try:
         if place.is_dir():
-            return _open_folder(place)
+            if bins := sorted(place.glob("*.bin")):
+                return [_open_bin(file) for file in bins]
+            return _documents([file.read_bytes() for file in _walk(place, "*")])  # all files that are not hidden
         if place.suffix == ".bin":
             return [_open_bin(place)]
         return [_map(place, np.uint8)]
@@ -73,14 +75,6 @@ def _standard_library() -> tuple[Shard, ...]:
     if not texts:
         raise UsageError(f"This Python has no source of its standard library in {root}: give a text with --data.")
     return tuple(_documents(texts))
-
-
-def _open_folder(folder: Path) -> list[Shard]:
-    """Its `.bin` shards if there are any, else all files that are not hidden, as text."""
-    bins = sorted(folder.glob("*.bin"))
-    if bins:
-        return [_open_bin(file) for file in bins]
-    return _documents([file.read_bytes() for file in _walk(folder, "*")])
 
 
 def _walk(root: Path, pattern: str) -> Iterator[Path]:

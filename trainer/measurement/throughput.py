@@ -9,7 +9,7 @@ convention of PaLM, makes more than 1 % of difference, `mfu_full_attention` is r
 import functools
 import re
 import statistics
-import time
+import timeit
 from dataclasses import dataclass
 
 import torch
@@ -82,14 +82,9 @@ def _measured(device: torch.device, num_threads: int) -> PeakFlops:
     kind, dtype = ("float32", torch.float32) if device.type == "cpu" else ("bfloat16", torch.bfloat16)
     size = MATRIX_SIZE.get(device.type, DEFAULT_MATRIX_SIZE)
     factor = torch.ones(size, size, dtype=dtype, device=device)
-    shortest = min(_seconds(factor) for _ in range(NUM_REPEATS))
+    # Reading a number waits for the device.
+    shortest = min(timeit.repeat(lambda: (factor @ factor)[0, 0].item(), number=1, repeat=NUM_REPEATS))
     return PeakFlops(2 * size**3 / shortest, f"measured, {kind} matrix product on {num_threads} thread(s)")
-
-
-def _seconds(factor: torch.Tensor) -> float:
-    began = time.perf_counter()
-    (factor @ factor)[0, 0].item()  # reading a number waits for the device
-    return time.perf_counter() - began
 
 
 # A run.

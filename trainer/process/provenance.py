@@ -79,15 +79,11 @@ def load_model(folder: Path) -> GPT:
     shape = {each.name: settings.get(f"model.{each.name}") for each in fields(ModelConfig)}
     model = GPT(ModelConfig(**{name: value for name, value in shape.items() if value is not None}))
     state = _read(folder, "model")
-    if any(value is None for value in state.values()):
-        _load_tensors_of_ranks(model, folder.resolve())
-    else:
+    if all(value is not None for value in state.values()):
         model.load_state_dict(state)
-    return model.eval()
-
-
-def _load_tensors_of_ranks(model: GPT, folder: Path) -> None:
-    """Load what several ranks wrote: tensors in files of their own, and None in place of each in model.pt."""
+        return model.eval()
+    # Several ranks wrote it: tensors in files of their own, and None in place of each in model.pt.
+    folder = folder.resolve()
     number = folder.name.removeprefix("step-")
     if not number.isdecimal():
         raise UsageError(f"The checkpoint at {folder} is of several ranks: its folder must be called step-NUMBER.")
@@ -95,6 +91,7 @@ def _load_tensors_of_ranks(model: GPT, folder: Path) -> None:
         Checkpoints(folder.parent, model=model).load(int(number), not_before=int(number))
     except LossguardError as problem:
         raise UsageError(f"The checkpoint at {folder} cannot be read: {problem}.") from None
+    return model.eval()
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -30,7 +30,12 @@ def process_group(device: str) -> Iterator[None]:
         if local_rank() >= torch.cuda.device_count():
             raise UsageError(f"This machine has {torch.cuda.device_count()} GPU(s): start one process for each.")
         torch.cuda.set_device(local_rank())
-    _initialise("nccl" if on_gpu else "gloo")
+    # torch 2.13 gives a new attempt of `torchrun --max-restarts` the store of the attempt before, whose addresses gloo
+    # would try in vain: each attempt has a part of the store for itself.
+    store, rank, size = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"trainer/{attempt}", store)  # type: ignore[attr-defined]  # its own list lacks it
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield
     except BaseException:
@@ -38,17 +43,6 @@ def process_group(device: str) -> Iterator[None]:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
-
-
-def _initialise(backend: str) -> None:
-    """Like `init_process_group(backend)`, but it also works after a restart by `torchrun --max-restarts`.
-
-    torch 2.13 gives a new attempt the store of the previous attempt, whose addresses gloo would try in vain.
-    """
-    store, rank, size = next(rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"trainer/{attempt}", store)  # type: ignore[attr-defined]  # its own list lacks it
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def local_rank() -> int:

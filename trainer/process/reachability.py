@@ -6,7 +6,6 @@ keeps every step and is delivered later.
 
 import http.client
 import socket
-from collections.abc import Iterator
 
 from lossguard import Client, CollectorError
 from trainer.errors import UsageError, sentence
@@ -25,7 +24,8 @@ def check_collector(url: str) -> str | None:
     except CollectorError as error:
         if error.status == 404:
             raise UsageError(f"The server at {url} is not a Lossguard collector (it has no /healthz).") from None
-        for cause in _causes(error):
+        cause: BaseException | None = error
+        while cause is not None:
             if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
                 raise UsageError(f"The collector's address {url} is wrong: there is no host with that name.") from None
             # A connection that is closed without an answer is both an HTTPException and an OSError.
@@ -33,13 +33,6 @@ def check_collector(url: str) -> str | None:
                 raise UsageError(
                     f"The server at {url} is not a Lossguard collector (it does not speak HTTP)."
                 ) from None
+            cause = cause.__cause__ or cause.__context__
         return f"{sentence(error)}; steps are kept in the spool until it is up."
     return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The chain of exceptions, `error` first."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
