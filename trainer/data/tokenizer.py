@@ -6,7 +6,7 @@ python -m trainer run --tokenizer bpe:4096          (needs `pip install tokenize
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,37 +20,23 @@ BPE = re.compile(r"bpe:(\d+)")
 NUM_BYTES = 256
 
 
-class Tokenizer(Protocol):
-    """The tokens of a run."""
-
-    name: str | None
-    """Name, as the configuration records it; None if it is unknown."""
-    is_of_text: bool
-    """Whether text can be encoded."""
-
-    def encode(self, text: str) -> list[int]:
-        """Raises UsageError."""
-
-    def show(self, token: int) -> str:
-        """One token, as people read it."""
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """Tokens in a row."""
-
-
 class Bytes:
     """A token is a byte of UTF-8."""
 
     name: str | None = "bytes"
+    """Name, as the configuration records it."""
     is_of_text = True
+    """Whether text can be encoded."""
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
     def show(self, token: int) -> str:
+        """One token, as people read it."""
         return repr(bytes([token]))[2:-1] if token < NUM_BYTES else str(token)
 
     def text(self, tokens: Sequence[int]) -> str:
+        """Tokens in a row."""
         return bytes(token for token in tokens if token < NUM_BYTES).decode("utf-8", "replace")
 
 
@@ -61,8 +47,10 @@ class Ids:
 
     def __init__(self, name: str | None) -> None:
         self.name = name
+        """None if it is unknown."""
 
     def encode(self, text: str) -> list[int]:
+        """Raises UsageError."""
         try:
             return [int(word) for word in text.split()]
         except ValueError:
@@ -121,6 +109,10 @@ class BytePairs:
         """The mean over these tokens; those below 0 (padding) do not count."""
         counted = tokens[tokens >= 0]
         return float(self.byte_lengths[counted].mean())
+
+
+Tokenizer = Bytes | Ids | BytePairs
+"""The tokens of a run."""
 
 
 def byte_pair_size(name: str) -> int | None:
