@@ -36,7 +36,8 @@ class ReplayedIncident:
 def find_incident(text: str, *, at: str | None, url: str | None) -> tuple[ReplayedIncident, Client | None]:
     """The incident, and a client of the collector that knows it (None if it is given by its steps).
 
-    Raises UsageError, and ConfigurationError for a wrong address.
+    Raises UsageError, also for an incident that the collector does not know, and when it is down; ConfigurationError
+    for a wrong address.
     """
     match = NAME.fullmatch(text)
     if match is None or not is_run_id(match["run"]):
@@ -51,7 +52,19 @@ def find_incident(text: str, *, at: str | None, url: str | None) -> tuple[Replay
             f"No collector is given that knows {text}: use --url or set LOSSGUARD_URL; {WITHOUT_COLLECTOR}."
         )
     client = Client(url, os.environ.get("LOSSGUARD_TOKEN") or None)
-    return look_up(client, run_id, int(number)), client
+    incident = _request(client, "GET", f"/runs/{run_id}/incidents/{int(number)}")
+    if incident["kind"] in NOT_REPLAYED:
+        raise UsageError(f"Incident {text} is a {incident['kind']}: it has no step that could be replayed.")
+    segments = {each["number"]: each["key"] for each in _request(client, "GET", f"/runs/{run_id}")["segments"]}
+    found = ReplayedIncident(
+        run_id=run_id,
+        number=int(number),
+        onset=incident["onset_step"],
+        detected=incident["detected_step"],
+        signal=incident["signal"] if incident["signal"] in SIGNALS else "loss",
+        segment=segments[incident["segment"]],
+    )
+    return found, client
 
 
 def incident_at(run_id: str, at: str) -> ReplayedIncident:
@@ -61,22 +74,6 @@ def incident_at(run_id: str, at: str) -> ReplayedIncident:
         raise UsageError(f"The steps {at!r} cannot be read: write ONSET:DETECTED, such as 320:324.")
     onset, detected = int(match[1]), int(match[2])
     return ReplayedIncident(run_id=run_id, number=None, onset=onset, detected=detected, signal="loss", segment=None)
-
-
-def look_up(client: Client, run_id: str, number: int) -> ReplayedIncident:
-    """An incident that the collector knows. Raises UsageError for an unknown one, and when the collector is down."""
-    incident = _request(client, "GET", f"/runs/{run_id}/incidents/{number}")
-    if incident["kind"] in NOT_REPLAYED:
-        raise UsageError(f"Incident {run_id}/{number} is a {incident['kind']}: it has no step that could be replayed.")
-    segments = {each["number"]: each["key"] for each in _request(client, "GET", f"/runs/{run_id}")["segments"]}
-    return ReplayedIncident(
-        run_id=run_id,
-        number=number,
-        onset=incident["onset_step"],
-        detected=incident["detected_step"],
-        signal=incident["signal"] if incident["signal"] in SIGNALS else "loss",
-        segment=segments[incident["segment"]],
-    )
 
 
 def write_verdict(client: Client, incident: ReplayedIncident, verdict: Mapping[str, Any]) -> None:

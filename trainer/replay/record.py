@@ -119,7 +119,12 @@ def read_record(
     steps = _without_gaps(steps, step)
     later = segments[last + 1 :]
     config = segments[last].config
-    place = checkpoint_place(checkpoints or _recorded_place(config), folder) or folder / "checkpoints"
+    given: str | None = checkpoints or config.get("checkpoints")
+    if given is not None and not checkpoints and MASKED in given:
+        raise UsageError(
+            f"The run kept its checkpoints at {given}, not wholly recorded: give the URL with --checkpoints."
+        )
+    place = checkpoint_place(given, folder) or folder / "checkpoints"
     try:
         kept, discarded = (
             checkpoints_in(place, discarded=each, downloads=downloads or folder) for each in (False, True)
@@ -135,16 +140,6 @@ def read_record(
         checkpoints={each: folders for each, folders in chosen.items() if each >= min(steps)},
         skipped=None if departure is None else departure.skipped,
     )
-
-
-def _recorded_place(config: Mapping[str, Any]) -> str | None:
-    """Return where the run kept its checkpoints if not in its folder. Raises UsageError for a masked URL."""
-    place: str | None = config.get("checkpoints")
-    if place is not None and MASKED in place:
-        raise UsageError(
-            f"The run kept its checkpoints at {place}, not wholly recorded: give the URL with --checkpoints."
-        )
-    return place
 
 
 def _without_gaps(steps: Mapping[int, RecordedStep], step: int) -> dict[int, RecordedStep]:
