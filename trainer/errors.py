@@ -1,19 +1,18 @@
-"""The exceptions of the trainer, and the checks of settings that raise them.
-
-ValueError
-  UsageError     an argument, a file or a recipe cannot be used; the command line prints it and exits with 2
-Exception
-  Stopped        a signal ended one of several runs, and so all of them
-"""
+"""The exceptions of the trainer, and the checks of settings that raise them."""
 
 import signal
 
 
 class UsageError(ValueError):
-    """One clear sentence that names the setting, path or value at fault and says what would be right."""
+    """An argument, a file or a recipe cannot be used: one sentence that names it and says what would be right.
+
+    The command line prints it and exits with 2.
+    """
 
 
 class Stopped(Exception):
+    """A signal ended one of several runs, and so all of them."""
+
     def __init__(self, by: signal.Signals) -> None:
         super().__init__(f"stopped by {by.name}")
         self.by = by

@@ -1,24 +1,10 @@
-"""The exceptions of the SDK, and its warnings, each logged once.
-
-LossguardError
-    ConfigurationError (also ValueError)   a setting is invalid; raised by `init` and `Client`
-    CheckpointError                        no checkpoint is intact, or it cannot be written
-        CheckpointTooOld                   those that are intact lie further back than may be restored
-        CheckpointMismatch                 the restored state is not the saved one, or only half of it: stops a loop
-    RanksError                             a rank left, or is at another step: stops the loops of all other ranks
-    CollectorError                         a request to a collector failed; only `lossguard.Client` raises it
-        Unreachable                        no usable answer: no connection, 408, 429, 5xx, or not a collector
-        Unauthorised                       401, 403: the token is missing, unknown or lacks a scope
-        NotFound                           404: the collector does not know the run, the order or the incident
-        Rejected                           any other 4xx: the request is wrong and stays wrong
-            Conflict                       409: the request does not fit the present state
-"""
+"""The exceptions of the SDK, and its warnings, each logged once."""
 
 import functools
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, TypeVar, cast
 
 
@@ -27,7 +13,7 @@ class LossguardError(Exception):
 
 
 class ConfigurationError(LossguardError, ValueError):
-    """A setting is invalid: one sentence that names it and its value."""
+    """A setting is invalid: one sentence that names it and its value. Raised by `init` and `Client`."""
 
 
 class CheckpointError(LossguardError):
@@ -43,11 +29,11 @@ class CheckpointMismatch(CheckpointError):
 
 
 class RanksError(LossguardError):
-    """A rank has left, or the ranks are at different steps: they cannot continue together."""
+    """A rank has left, or the ranks are at different steps: the loops of all others stop."""
 
 
 class CollectorError(LossguardError):
-    """A request to a collector failed."""
+    """A request to a collector failed; only `lossguard.Client` raises it."""
 
     def __init__(self, message: str, *, status: int | None = None, detail: str = "", retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -60,7 +46,7 @@ class CollectorError(LossguardError):
 
 
 class Unreachable(CollectorError):
-    """No collector answered, or it could not answer now: trying again later may help."""
+    """No collector answered, or it could not answer now (408, 429, 5xx): trying again later may help."""
 
     def __init__(self, message: str, *, may_have_arrived: bool = True, **facts: Any) -> None:
         super().__init__(message, **facts)
@@ -105,9 +91,10 @@ class LogOnce:
             self.warn(message)
 
     def warn(self, message: str) -> None:
-        """Log `message` every time, on a line of its own: progress bars make room for it."""
+        """Log `message` every time, on a line of its own: tqdm's bars make room for it, and are drawn again."""
         if not self._quiet:
-            with _without_bars():
+            tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
+            with tqdm.external_write_mode() if getattr(tqdm, "_instances", ()) else nullcontext():
                 logger.warning(message)
 
     def reset(self, key: str) -> bool:
@@ -115,12 +102,6 @@ class LogOnce:
         logged = key in self._logged
         self._logged.discard(key)
         return logged
-
-
-def _without_bars() -> AbstractContextManager[None]:
-    """Keep tqdm from drawing bars in this block: it draws them again at the end."""
-    tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
-    return tqdm.external_write_mode() if getattr(tqdm, "_instances", ()) else nullcontext()
 
 
 def never_raises(method: Method) -> Method:
