@@ -61,10 +61,6 @@ class Metric:
     tick_format: str = "~g"
     """Format of the axis, in d3-format."""
 
-    @property
-    def is_signal(self) -> bool:
-        return self.incident_kind is not None
-
 
 CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS = "checkpoint_seconds", "evaluation_seconds", "pause_seconds"
 """Seconds of a step that were not training; the goodput of a run is computed from them."""
@@ -248,7 +244,7 @@ MAX_SIGNAL_NAME = 64
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 COUNTS = tuple(metric.name for metric in METRICS if metric.is_count)
-SIGNALS = tuple(metric.name for metric in METRICS if metric.is_signal)
+SIGNALS = tuple(metric.name for metric in METRICS if metric.incident_kind is not None)
 DETECTOR_INPUTS = tuple(metric.name for metric in METRICS if metric.detector_input)
 
 

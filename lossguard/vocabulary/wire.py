@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from lossguard.vocabulary.orders import Order
@@ -15,6 +15,7 @@ from lossguard.vocabulary.protocol import (
     is_step,
     is_text,
     is_tier,
+    plain_json,
 )
 from lossguard.vocabulary.states import Arm, OrderKind, Tier
 
@@ -183,8 +184,8 @@ class ArmResult:
 
     def to_details(self) -> dict[str, Any]:
         """Return the result as JSON."""
-        figures = {name: encode_number(getattr(self, name)) for name in FIGURES}
-        return asdict(self) | {"arm": self.arm.value} | figures
+        details: dict[str, Any] = plain_json(self)
+        return details
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self:
