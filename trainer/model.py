@@ -99,10 +99,18 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
         self.unembedding = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
-        angles_TK = _rotary_angles(config.context, config.width // config.heads)
+        head_width = config.width // config.heads
+        frequencies = ROPE_BASE ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+        angles = torch.arange(config.context, dtype=torch.float32)[:, None] * frequencies  # (T, K/2)
+        angles_TK = torch.cat((angles, angles), dim=-1)  # both halves of a pair are rotated together
         self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
         self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)
-        self._initialise()
+        # As GPT-2: normal with sd 0.02, less for layers that write into the residual stream.
+        residual_std = INIT_STD / math.sqrt(2 * config.layers)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() >= 2:
+                std = residual_std if name.endswith("out_projection.weight") else INIT_STD
+                nn.init.normal_(parameter, mean=0.0, std=std)
 
     def forward(self, inputs_BT: Tensor) -> Tensor:
         T = inputs_BT.shape[1]
@@ -114,23 +122,9 @@ class GPT(nn.Module):
         logits_BTV = F.linear(self.norm(x_BTD), table_VD)
         return logits_BTV
 
-    def _initialise(self) -> None:
-        """Initialise as GPT-2 does: normal with sd 0.02, less for layers that write into the residual stream."""
-        residual_std = INIT_STD / math.sqrt(2 * self.config.layers)
-        for name, parameter in self.named_parameters():
-            if parameter.dim() >= 2:
-                std = residual_std if name.endswith("out_projection.weight") else INIT_STD
-                nn.init.normal_(parameter, mean=0.0, std=std)
-
     def num_parameters(self) -> int:
         """The number of parameters; the tied table counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def _rotary_angles(context: int, head_width: int) -> Tensor:
-    frequencies = ROPE_BASE ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
-    angles = torch.arange(context, dtype=torch.float32)[:, None] * frequencies  # (T, K/2)
-    return torch.cat((angles, angles), dim=-1)  # (T, K): both halves of a pair are rotated together
 
 
 def flops_per_token(config: ModelConfig, *, full_attention: bool = False) -> int:

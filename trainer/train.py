@@ -138,7 +138,11 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
                 began = time.perf_counter()
                 evaluation = evaluate(components.model, components.held_out, components.device)
                 metrics["evaluation_seconds"] = time.perf_counter() - began
-                metrics |= held_out_metrics(evaluation, components.token_bytes)
+                metrics["held_out_loss"] = evaluation.mean
+                if len(evaluation.sums) > 1:
+                    metrics["held_out_loss_se"] = evaluation.standard_error
+                if components.token_bytes is not None:
+                    metrics["held_out_bits_per_byte"] = evaluation.mean / math.log(2) / components.token_bytes
             now = time.perf_counter()
             metrics["step_seconds"], last_end = now - last_end, now
             metrics |= components.throughput.after(step, now)
@@ -272,16 +276,6 @@ def training_step(
     numbers = dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
     numbers["perplexity"] = perplexity(numbers["loss"])
     return {name: number for name, number in numbers.items() if name != "skipped" or number}
-
-
-def held_out_metrics(evaluation: HeldOutLoss, token_bytes: float | None) -> dict[str, float]:
-    """The held-out loss, its standard error, and its bits per byte if the bytes per token are known."""
-    metrics = {"held_out_loss": evaluation.mean}
-    if len(evaluation.sums) > 1:
-        metrics["held_out_loss_se"] = evaluation.standard_error
-    if token_bytes is not None:
-        metrics["held_out_bits_per_byte"] = evaluation.mean / math.log(2) / token_bytes
-    return metrics
 
 
 def describe(recipe: Recipe, job: Job) -> dict[str, object]:

@@ -146,7 +146,7 @@ def drill(
     if compare:
         run("nothing", run=Run(id="nothing"))
         run("skip_step", run=Run(id="skip_step"), accepts=SkipStep())
-        run("fixed_palm", run=FixedPalm(id="fixed_palm", budget=3 * num_faults))
+        run("fixed_palm", run=FixedPalm(budget=3 * num_faults))
     return result
 
 

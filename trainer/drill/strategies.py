@@ -50,8 +50,8 @@ class SkipStep:
 class FixedPalm(Run):
     """A run that orders its own rollbacks: no patience, no verification, no escalation; a budget, so that it ends."""
 
-    def __init__(self, *, id: str, budget: int) -> None:
-        super().__init__(id=id)
+    def __init__(self, *, budget: int) -> None:
+        super().__init__(id="fixed_palm")
         self._budget = budget
         self._window = Window()
         self._order: Order | None = None

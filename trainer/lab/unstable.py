@@ -60,14 +60,6 @@ class UnstableRun:
     interval: int
     """Steps of an interval."""
 
-    @classmethod
-    def of(cls, safeguard: str, seed: int, losses: Sequence[float]) -> "UnstableRun":
-        """Return the run with these losses of every step."""
-        final = statistics.fmean(losses[-max(1, round(FINAL_SHARE * len(losses))) :])
-        means, interval = means_of_steps(losses), -(-len(losses) // MAX_PLOTTED_POINTS)
-        curve = [max(means[start : start + interval]) for start in range(0, len(means), interval)]
-        return cls(safeguard, seed, final, find_jumps(losses), curve, interval)
-
 
 def unstable_runs(lab: Lab) -> Iterator[UnstableRun]:
     """Train every safeguard with every seed. Raises UsageError and Stopped."""
@@ -76,7 +68,11 @@ def unstable_runs(lab: Lab) -> Iterator[UnstableRun]:
             recipe = lab.recipe(RECIPE, seed, *safeguard.overrides, steps=STEPS)
             accepts = SkipStep() if safeguard.skips_outliers else None
             _, rows = lab.train(recipe, safeguard.name, accepts=accepts)
-            yield UnstableRun.of(safeguard.name, seed, [row["loss"] for row in rows])
+            losses = [row["loss"] for row in rows]
+            final = statistics.fmean(losses[-max(1, round(FINAL_SHARE * len(losses))) :])
+            smooth, interval = means_of_steps(losses), -(-len(losses) // MAX_PLOTTED_POINTS)
+            curve = [max(smooth[start : start + interval]) for start in range(0, len(smooth), interval)]
+            yield UnstableRun(safeguard.name, seed, final, find_jumps(losses), curve, interval)
 
 
 def show_unstable(runs: Sequence[UnstableRun], console: Console) -> None:

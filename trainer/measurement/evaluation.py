@@ -75,18 +75,15 @@ class HeldOutLoss:
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module, held_out: HeldOut, device: torch.device, *, batch_size: int | None = None
-) -> HeldOutLoss:
+def evaluate(model: nn.Module, held_out: HeldOut, device: torch.device) -> HeldOutLoss:
     """The loss of every held-out window, once; in evaluation mode, from which the model returns to training mode.
 
-    With several ranks, each evaluates all windows: the forward pass may be a collective. Default of `batch_size`: as
-    many windows as BATCH_TOKENS holds.
+    With several ranks, each evaluates all windows: the forward pass may be a collective.
     """
     sums = torch.zeros(held_out.num_documents, dtype=torch.float64, device=device)
     counts = torch.zeros(held_out.num_documents, dtype=torch.int64, device=device)
     documents = torch.from_numpy(held_out.documents).to(device)
-    batch_size = batch_size or max(1, BATCH_TOKENS // held_out.windows.context)
+    batch_size = max(1, BATCH_TOKENS // held_out.windows.context)
     model.eval()
     for batch in held_out.batches(batch_size):
         documents_B = documents[batch.index * batch_size : (batch.index + 1) * batch_size]

@@ -33,7 +33,7 @@ def test_a_step_is_skipped_for_its_loss_or_its_gradient_norm() -> None:
 
 
 def test_the_fixed_rule_goes_back_100_steps_and_skips_200_batches_until_its_budget_is_spent() -> None:
-    run = FixedPalm(id="r", budget=1)
+    run = FixedPalm(budget=1)
     for step in range(200):
         run.batch_index = step + 7
         run.log(step, loss=3.0 + 0.1 * (step % 2))
