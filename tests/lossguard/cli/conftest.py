@@ -4,7 +4,8 @@ import pytest
 import sqlalchemy as sa
 
 from lossguard import Client
-from lossguard.cli import checks, connection
+from lossguard.cli import connection
+from lossguard.cli.commands import doctor
 from lossguard.sources import watching
 from tests.dashboard.serving import serving
 from tests.lossguard.cli.calls import Cli
@@ -13,7 +14,7 @@ from tests.lossguard.cli.calls import Cli
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may take its time to answer."""
-    monkeypatch.setattr(checks, "TIMEOUT", 120.0)
+    monkeypatch.setattr(doctor, "TIMEOUT", 120.0)
     monkeypatch.setattr(connection, "TIMEOUT", 120.0)
     monkeypatch.setattr(watching, "FINISH_SECONDS", 120.0)
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 import lossguard
 from db.records.access import Scope
-from lossguard.cli import checks
-from lossguard.cli.checks import Check, of_collector, of_machine
+from lossguard.cli.commands import doctor
+from lossguard.cli.commands.doctor import Check, of_collector, of_machine
 from lossguard.run.settings import Settings
 from tests.dashboard.serving import serving
 from tests.lossguard.collectors import FakeCollector
@@ -78,7 +78,7 @@ def test_a_mode_that_delivers_nothing_and_a_token_that_others_can_read_are_seen(
 ) -> None:
     collector.fault = answers("0.1.0", 0.0)
     assert not {"mode", "tls"} & collector_checks(collector.url, "t").keys()
-    monkeypatch.setattr(checks, "is_loopback", lambda host: False)
+    monkeypatch.setattr(doctor, "is_loopback", lambda host: False)
     found = {each.name: each for each in of_collector(Settings.read({}, url=collector.url, token="t", mode="off"), ())}
     assert found["mode"].sentence == "the mode is off: nothing is delivered while a run trains"
     assert found["tls"].sentence == "the token travels over plain HTTP: whoever sees the traffic can use it"
@@ -129,7 +129,7 @@ def test_a_file_of_limits_that_cannot_be_read_is_a_problem(tmp_path: Path, monke
 
 def test_a_torch_that_runs_code_of_a_checkpoint_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for version, state in {"2.5.1+cu124": "problem", "2.6.0": "ok", "2.14.0a0+git1": "ok", "3.0": "ok"}.items():
-        monkeypatch.setattr("lossguard.cli.checks.metadata.version", lambda _name, version=version: version)
+        monkeypatch.setattr("lossguard.cli.commands.doctor.metadata.version", lambda _name, version=version: version)
         assert machine_checks(tmp_path)["torch"].state == state, version
 
 

@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossguard.cli.sparkline import Cell, cells, sparkline
+from lossguard.cli.commands.series import Cell, cells, sparkline
 
 COLUMNS = ("min", "max", "mean", "count", "non_finite")
 
