@@ -73,22 +73,20 @@ def mask_command_line(text: str) -> str:
     return " ".join(mask_command(text.split(" ")))
 
 
-def mask_json(value: Any) -> Any:
-    """A JSON value without the secrets in it: strings under secret names, and strings of the form of a secret."""
-    if isinstance(value, Mapping):
-        return {key: _hidden(each) if is_secret_name(key) else mask_json(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [mask_json(each) for each in value]
-    return mask_text(value) if isinstance(value, str) else value
+def mask_json(value: Any, *, is_secret: bool = False) -> Any:
+    """A JSON value without the secrets in it: strings under secret names, and strings of the form of a secret.
 
-
-def _hidden(value: Any) -> Any:
-    """`value` under a secret name. Numbers and switches stay: a count of something is no secret."""
+    Numbers and switches stay: a count of something is no secret. `is_secret`: the value stands under a secret name.
+    """
     if isinstance(value, Mapping):
-        return {key: _hidden(each) for key, each in value.items()}
+        return {key: mask_json(each, is_secret=is_secret or is_secret_name(key)) for key, each in value.items()}
     if isinstance(value, list):
-        return [_hidden(each) for each in value]
-    return MASK if isinstance(value, str) and value and not _PLACEHOLDER.fullmatch(value) else value
+        return [mask_json(each, is_secret=is_secret) for each in value]
+    if not isinstance(value, str):
+        return value
+    if not is_secret:
+        return mask_text(value)
+    return MASK if value and not _PLACEHOLDER.fullmatch(value) else value
 
 
 def _without_assigned_secrets(text: str) -> Iterator[str]:
