@@ -31,7 +31,6 @@ from trainer.process.provenance import load_model
 from trainer.train import Job, train
 
 RECIPE = "drill"
-NUM_SEEDS = 3
 NUM_CHECKPOINTS = 10
 NUM_COPIES, COPY_LENGTH = 256, 24
 """Random sequences that are shown twice, and their length."""
@@ -122,7 +121,7 @@ def abilities(models: Iterable[tuple[int, nn.Module]], recipe: Recipe) -> Abilit
 
 def ability_runs(lab: Lab) -> Iterator[Abilities]:
     """Raises UsageError and Stopped."""
-    for seed in lab.seeds(NUM_SEEDS):
+    for seed in lab.seeds():
         recipe = lab.recipe(RECIPE, seed)
         lab.report(f"{recipe.name}, seed {seed}, {recipe.steps} steps")
         every = max(1, recipe.steps // NUM_CHECKPOINTS)

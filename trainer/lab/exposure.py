@@ -25,7 +25,6 @@ from trainer.model import GPT
 from trainer.optimization.scheduled_sampling import training_inputs
 
 RECIPE = "markov"
-NUM_SEEDS = 3
 TEACHER_FORCING: dict[str, Any] = {"parallel_scheduled_sampling": 0.0, "scheduled_sampling": 0.0}
 WAYS: dict[str, dict[str, Any]] = {
     "teacher forcing": {},
@@ -71,7 +70,7 @@ class ExposureResult:
 
 def compare_ways(lab: Lab) -> Iterator[ExposureResult]:
     """Train every way with every seed. Raises UsageError and Stopped."""
-    recipes = [lab.recipe(RECIPE, seed) for seed in lab.seeds(NUM_SEEDS)]
+    recipes = [lab.recipe(RECIPE, seed) for seed in lab.seeds()]
     data, vocab_size = recipes[0].data.path, recipes[0].model.vocab_size
     chain = open_chain(data)
     if chain is None:

@@ -23,7 +23,6 @@ from trainer.config import Recipe
 from trainer.display import grouped, means, print_table
 from trainer.lab.training import Lab
 
-NUM_SEEDS = 3
 SMOOTHED = ("drill", "label_smoothing", "heavy_label_smoothing")
 """Recipes whose calibration is compared."""
 NUM_BINS = 15
@@ -85,7 +84,7 @@ def calibration(logits_NV: Tensor, targets_N: Tensor, *, smoothing: float, seed:
 
 def calibrations(lab: Lab) -> Iterator[Calibration]:
     """Raises UsageError and Stopped."""
-    for seed in lab.seeds(NUM_SEEDS):
+    for seed in lab.seeds():
         for name in SMOOTHED:
             recipe = lab.recipe(name, seed)
             result, _ = lab.train(recipe)
@@ -130,7 +129,7 @@ def sampling(logits_NV: Tensor, targets_N: Tensor, *, seed: int, temperature: fl
 
 def samplings(lab: Lab) -> Iterator[Sampling]:
     """Sample one model per seed at all temperatures. Raises UsageError and Stopped."""
-    for seed in lab.seeds(NUM_SEEDS):
+    for seed in lab.seeds():
         recipe = lab.recipe(SAMPLED, seed)
         result, _ = lab.train(recipe)
         predictions = held_out_predictions(recipe, result.components)

@@ -21,7 +21,6 @@ from trainer.model import GPT, flops_per_token
 RECIPE = "drill"
 WIDTHS = (16, 24, 32, 40, 48)
 """Widths of the five models, in channels; all have two layers."""
-NUM_SEEDS = 3
 QUICK_RATIO = 3.0
 """Tokens per parameter."""
 
@@ -71,7 +70,7 @@ def scaling_runs(lab: Lab) -> Iterator[ScalingRun]:
     if lab.steps is not None:
         raise UsageError("--steps cannot be used with --scaling: the steps follow from the tokens per parameter.")
     ratio = QUICK_RATIO if lab.quick else CHINCHILLA_RATIO
-    for seed in lab.seeds(NUM_SEEDS):
+    for seed in lab.seeds():
         for width in WIDTHS:
             recipe = lab.recipe(RECIPE, seed, f"model.width={width}")
             parameters = GPT(recipe.model).num_parameters()

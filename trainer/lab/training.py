@@ -51,7 +51,7 @@ class Lab:
             if name in OWN_FIELDS:
                 raise UsageError(f"--set {override} cannot be used in the lab: {OWN_FIELDS[name]}.")
 
-    def seeds(self, usual: int) -> range:
+    def seeds(self, usual: int = 3) -> range:
         """`usual`: how many, if the command line does not say."""
         return range(self.seed, self.seed + (self.num_seeds or (min(QUICK_SEEDS, usual) if self.quick else usual)))
 
