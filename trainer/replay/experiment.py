@@ -41,25 +41,32 @@ class EarlierState:
     """The largest loss difference from the record, in nats."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """A replay from one checkpoint, ready to run."""
+    """A replay from one checkpoint."""
 
-    rerun: Rerun
-    report: Report
-    state: int
-    """Step of the checkpoint."""
-    last: int
-    """Last step that is replayed."""
-    earlier: EarlierState
-    reference: Reference
-    excess: float
-    """Excess of the recorded incident, in the unit of the signal."""
+    def __init__(self, incident: ReplayedIncident, rerun: Rerun, state: int, report: Report) -> None:
+        """Choose the earlier state and calibrate the reference. Raises UsageError without enough normal steps.
 
-    @property
-    def recorded(self) -> list[RecordedStep]:
+        `state`: step of the checkpoint.
+        """
+        onset, record = incident.onset, rerun.record
+        normal = finite_values(record.steps, range(onset - 1 - 2 * NEIGHBOURS, onset), "loss")
+        if len(normal) < MIN_NORMAL_STEPS:
+            raise UsageError(
+                f"Only {len(normal)} of the {2 * NEIGHBOURS + 1} steps before step {onset} are recorded and finite: "
+                f"a replay needs {MIN_NORMAL_STEPS} normal steps before the incident."
+            )
+        self.rerun, self.report, self.state = rerun, report, state
+        steps = range(state, incident.detected + STEPS_AFTER_DETECTION + 1)
+        self.last = max(step for step in steps if step in record.steps)
+        """Last step that is replayed."""
+        self.recorded = record.between(state, self.last + 1)
         """The recorded steps that are replayed."""
-        return self.rerun.record.between(self.state, self.last + 1)
+        self.earlier = _find_earlier(rerun, state, self.last)
+        first = min(onset - 2 * MIN_EARLIER_STEPS, onset if self.earlier.step is None else self.earlier.step)
+        first = max(min(record.steps), first)
+        self.reference, self.excess = _choose_reference(incident, record, first, self.last, self.earlier.repeat_error)
+        """`excess`: that of the recorded incident, in the unit of the signal."""
 
     def run(self) -> ReplayVerdict:
         """Run the arms and decide."""
@@ -123,25 +130,6 @@ def _verb(reproduced: bool) -> str:
 
 def batches_of(steps: Iterable[RecordedStep]) -> list[int]:
     return [step.batch for step in steps]
-
-
-def prepare(incident: ReplayedIncident, rerun: Rerun, state: int, report: Report) -> Experiment:
-    """Choose the earlier state and calibrate the reference. Raises UsageError without enough normal steps."""
-    onset, record = incident.onset, rerun.record
-    normal = finite_values(record.steps, range(onset - 1 - 2 * NEIGHBOURS, onset), "loss")
-    if len(normal) < MIN_NORMAL_STEPS:
-        raise UsageError(
-            f"Only {len(normal)} of the {2 * NEIGHBOURS + 1} steps before step {onset} are recorded and finite: "
-            f"a replay needs {MIN_NORMAL_STEPS} normal steps before the incident."
-        )
-    last = max(step for step in range(state, incident.detected + STEPS_AFTER_DETECTION + 1) if step in record.steps)
-    earlier = _find_earlier(rerun, state, last)
-    first = min(onset - 2 * MIN_EARLIER_STEPS, onset if earlier.step is None else earlier.step)
-    first = max(min(record.steps), first)
-    reference, excess = _choose_reference(incident, record, first, last, earlier.repeat_error)
-    return Experiment(
-        rerun=rerun, report=report, state=state, last=last, earlier=earlier, reference=reference, excess=excess
-    )
 
 
 def _find_earlier(rerun: Rerun, state: int, last: int) -> EarlierState:

@@ -20,7 +20,7 @@ from trainer.data.windows import PADDING, Batch
 from trainer.errors import UsageError
 from trainer.faults import FaultyBatches
 from trainer.model import GPT
-from trainer.replay.experiment import MAX_TRIES, STEPS_AFTER_DETECTION, Experiment, Report, batches_of, prepare
+from trainer.replay.experiment import MAX_TRIES, STEPS_AFTER_DETECTION, Experiment, Report, batches_of
 from trainer.replay.incident import ReplayedIncident
 from trainer.replay.record import RunRecord
 from trainer.replay.rerun import Rerun
@@ -38,7 +38,7 @@ def replay(incident: ReplayedIncident, record: RunRecord, *, report: Report) -> 
     Then search for the culprit batches. `report` gets progress messages. Raises UsageError, Stopped, and LossguardError
     for a checkpoint that is not intact.
     """
-    experiment, verdict = _find_cause(incident, Rerun.of(record), report)
+    experiment, verdict = _find_cause(incident, Rerun(record), report)
     if verdict.cause in (Cause.DATA, Cause.DATA_X_STATE):
         report("searching for the batches that reproduce it")
         verdict = find_culprits(experiment, verdict)
@@ -54,7 +54,7 @@ def _find_cause(incident: ReplayedIncident, rerun: Rerun, report: Report) -> tup
             f"cannot be replayed. Available steps: {', '.join(map(str, checkpoints)) or 'none'}."
         )
     for state, older in zip(states[:MAX_TRIES], [*states[1:], None], strict=False):
-        experiment = prepare(incident, rerun, state, report)
+        experiment = Experiment(incident, rerun, state, report)
         verdict = experiment.run()
         damaged = any(arm.reproduced for arm in verdict.arms if (arm.state, arm.batches) == ("same", "other"))
         if not damaged or older is None:

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lossguard import Run
 from trainer.config import CheckpointConfig, Recipe, recorded_recipe
 from trainer.data.windows import Batch
 from trainer.errors import UsageError
-from trainer.faults import FAULTS, Fault, FaultyBatches, parse_fault
+from trainer.faults import FAULTS, FaultyBatches, parse_fault
 from trainer.model import GPT
 from trainer.replay.record import SIGNALS, RecordedStep, RunRecord
 from trainer.train import Job, TrainingResult, train
@@ -35,24 +35,18 @@ class ChosenBatches:
         return self._batches[next(self._numbers)]
 
 
-@dataclass(frozen=True, slots=True)
 class Rerun:
     """Trains a recorded run again."""
 
-    record: RunRecord
-    recipe: Recipe
-    faults: Sequence[Fault]
-    """Faults that the run recorded; those in the data occur again, those in the state do not."""
-    faults_at_steps: bool
-
-    @classmethod
-    def of(cls, record: RunRecord) -> "Rerun":
+    def __init__(self, record: RunRecord) -> None:
         """Raises UsageError for a run of several processes."""
         config = record.config
         if (ranks := config.get("ranks", 1)) > 1:  # one process adds in another order, with one rank's random numbers
             raise UsageError(f"The run was trained by {ranks} processes: only runs of one process can be replayed.")
-        faults = [parse_fault(text) for text in config.get("faults", ())]
-        return cls(record, recorded_recipe(config), faults, bool(config.get("faults_at_steps")))
+        self.record, self.recipe = record, recorded_recipe(config)
+        self.faults = [parse_fault(text) for text in config.get("faults", ())]
+        """Faults that the run recorded; those in the data occur again, those in the state do not."""
+        self.faults_at_steps = bool(config.get("faults_at_steps"))
 
     def train(
         self, step: int, batches: Sequence[int], is_enough: Callable[[int, RecordedStep], bool] | None = None

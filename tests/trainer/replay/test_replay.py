@@ -230,7 +230,7 @@ def test_an_update_that_the_gate_of_the_run_skipped_is_skipped_in_the_replay_too
     record = read_record(run_folder(tmp_path, "r"), step=130)
     recorded = record.between(120, 142)
     assert skipped == [130, 131, 132]
-    assert Rerun.of(record).train(120, [step.batch for step in recorded]) == recorded
+    assert Rerun(record).train(120, [step.batch for step in recorded]) == recorded
 
 
 def test_a_replay_has_the_curriculum_of_the_run(tmp_path: Path) -> None:
