@@ -81,41 +81,29 @@ def scaling_runs(lab: Lab) -> Iterator[ScalingRun]:
             yield ScalingRun(width, seed, parameters, tokens, flops, rows[-1]["held_out_loss"])
 
 
-@dataclass(frozen=True, slots=True)
 class Scaling:
-    """The sweep and the laws through it."""
+    """The runs of at least three sizes, each with the same seeds, and the laws through them."""
 
-    compute: tuple[float, ...]
-    """6ND of each size, rising."""
-    losses: tuple[Estimate, ...]
-    law: PowerLaw
-    """Through the mean losses of all sizes."""
-    exponent: Estimate
-    """Exponent of the laws through the losses of single seeds."""
-    law_of_smaller: PowerLaw
-    """Through all sizes but the largest."""
-
-    @property
-    def predicted(self) -> float:
+    def __init__(self, runs: Sequence[ScalingRun]) -> None:
+        by_width = [own for _, own in sorted(grouped(runs, "width").items())]
+        self.compute = [own[0].flops_6nd for own in by_width]
+        """6ND of each size, rising."""
+        self.losses = [Estimate.of(run.held_out_loss for run in own) for own in by_width]
+        means = [each.mean for each in self.losses]
+        self.law = fit_power_law(self.compute, means)
+        """Through the mean losses of all sizes."""
+        by_seed = [[run.held_out_loss for run in own] for own in grouped(runs, "seed").values()]
+        self.exponent = Estimate.of(fit_power_law(self.compute, losses).exponent for losses in by_seed)
+        """Exponent of the laws through the losses of single seeds."""
+        self.law_of_smaller = fit_power_law(self.compute[:-1], means[:-1])
+        """Through all sizes but the largest."""
+        self.predicted = self.law_of_smaller(self.compute[-1])
         """The loss of the largest size, as the smaller ones predict it."""
-        return self.law_of_smaller(self.compute[-1])
-
-
-def summarise(runs: Sequence[ScalingRun]) -> Scaling:
-    """Summarise the runs of at least three sizes, each with the same seeds."""
-    by_width = [own for _, own in sorted(grouped(runs, "width").items())]
-    compute = tuple(own[0].flops_6nd for own in by_width)
-    losses = tuple(Estimate.of(run.held_out_loss for run in own) for own in by_width)
-    means = [each.mean for each in losses]
-    by_seed = [[run.held_out_loss for run in own] for own in grouped(runs, "seed").values()]
-    exponents = [fit_power_law(compute, losses_of_seed).exponent for losses_of_seed in by_seed]
-    law, of_smaller = fit_power_law(compute, means), fit_power_law(compute[:-1], means[:-1])
-    return Scaling(compute, losses, law, Estimate.of(exponents), of_smaller)
 
 
 def show_scaling(runs: Sequence[ScalingRun], console: Console) -> None:
     """Print one row per size, and the fitted law."""
-    scaling = summarise(runs)
+    scaling = Scaling(runs)
     rows = []
     first = [own[-1] for _, own in sorted(grouped(runs, "width").items())]
     for run, compute, loss in zip(first, scaling.compute, scaling.losses, strict=True):
@@ -135,7 +123,7 @@ def show_scaling(runs: Sequence[ScalingRun], console: Console) -> None:
 
 def plot_scaling(runs: Sequence[ScalingRun]) -> str:
     """The held-out losses with standard errors and the law, as an SVG file."""
-    scaling = summarise(runs)
+    scaling = Scaling(runs)
     grid = np.geomspace(scaling.compute[0], scaling.compute[-1], 40).tolist()
     errors = [each.standard_error for each in scaling.losses]
     means = [each.mean for each in scaling.losses]

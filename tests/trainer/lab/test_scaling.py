@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.lab.small import small_lab
 from trainer.lab import scaling
-from trainer.lab.scaling import ScalingRun, fit_power_law, scaling_runs, summarise
+from trainer.lab.scaling import Scaling, ScalingRun, fit_power_law, scaling_runs
 
 COMPUTE = [1e9, 1e10, 4e10, 3e11, 1e12]
 
@@ -29,7 +29,7 @@ def _runs() -> list[ScalingRun]:
 
 
 def test_the_exponent_has_a_standard_error_over_the_seeds_and_the_largest_size_is_predicted_by_the_others() -> None:
-    found = summarise(_runs())
+    found = Scaling(_runs())
     assert found.compute == pytest.approx((1.2e10, 4.8e10, 1.92e11))
     assert found.exponent.mean == pytest.approx(0.1)
     assert found.exponent.standard_error == pytest.approx(0.0, abs=1e-9)
