@@ -10,6 +10,7 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -25,26 +26,22 @@ STDOUT, STDERR = 1, 2
 logger = logging.getLogger("lossguard")
 
 
-class NotRead(Exception):
-    """Nothing can be read of what the command prints: a reason for people."""
-
-
+@dataclass(frozen=True, slots=True)
 class Printing:
     """The output of one child on its way through a relay."""
 
-    def __init__(self, process: Process, control: socket.socket, outputs: dict[int, int]) -> None:
-        self.process = process
-        """The relay."""
-        self.outputs = outputs
-        """The child's file descriptors, stdout and stderr, and ours that take their place."""
-        self._control = control
+    process: Process
+    """The relay."""
+    outputs: dict[int, int]
+    """The child's file descriptors, stdout and stderr, and ours that take their place."""
+    _control: socket.socket
 
     @classmethod
     def begin(cls, journal: Path, pattern: str | None) -> Self | None:
         """Start a relay that writes what it reads to `journal`; None, and a warning, if that is not possible."""
         try:
             return cls._begin(journal, pattern)
-        except (OSError, NotRead, termios.error) as problem:
+        except (OSError, termios.error) as problem:
             logger.warning("what the command prints is not read: %s", problem)
             return None
 
@@ -61,9 +58,12 @@ class Printing:
                 arguments = relay.arguments_of(pairs, control=relay_end.fileno(), journal=str(journal), pattern=pattern)
                 command = [sys.executable, "-I", "-S", relay.__file__, *arguments]
                 pid = os.posix_spawn(command[0], command, os.environ)  # with the launcher's blocked signals
-            _await_ready(control, pid)
+            if _heard(control, READY_SECONDS) != relay.READY:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise ChildProcessError(f"{sys.executable} cannot run {relay.__file__}")
             kept.pop_all()
-            return cls(Process.of(pid), control, outputs)
+            return cls(Process.of(pid), outputs, control)
 
     def stop_reading(self) -> None:
         """The tracker of the command is recorded: its lines are only passed on from now on."""
@@ -73,9 +73,8 @@ class Printing:
         """The child has ended: wait until all that it has printed is passed on and read, or until `must_stop`."""
         self._tell(relay.COMMAND_ENDED)
         heard = None
-        while heard != relay.DONE and heard != b"" and not must_stop():
-            if select.select([self._control], [], [], POLL_SECONDS)[0]:
-                heard = _received(self._control)
+        while heard not in (relay.DONE, b"") and not must_stop():
+            heard = _heard(self._control, POLL_SECONDS)
         self._control.close()
         with suppress(ChildProcessError):
             os.waitpid(self.process.pid, 0 if heard == b"" else os.WNOHANG)  # it may go on for a process of the child
@@ -94,7 +93,7 @@ def _connected(kept: ExitStack, inherited: ExitStack) -> tuple[list[tuple[int, i
     try:
         places = {number: (os.fstat(number).st_dev, os.fstat(number).st_ino) for number in (STDOUT, STDERR)}
     except OSError:
-        raise NotRead("stdout or stderr is closed") from None
+        raise OSError("stdout or stderr is closed") from None
     pairs: list[tuple[int, int]] = []
     outputs: dict[int, int] = {}
     for number in (STDOUT, STDERR):
@@ -119,16 +118,10 @@ def _terminal_like(terminal: int) -> tuple[int, int]:
     return source, end
 
 
-def _await_ready(control: socket.socket, pid: int) -> None:
-    if select.select([control], [], [], READY_SECONDS)[0] and _received(control) == relay.READY:
-        return
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise NotRead(f"{sys.executable} cannot run {relay.__file__}")
-
-
-def _received(control: socket.socket) -> bytes:
-    """Return what the relay says; nothing if it has ended."""
+def _heard(control: socket.socket, seconds: float) -> bytes | None:
+    """Return what the relay says within `seconds`; nothing if it has ended, None if it is silent."""
+    if not select.select([control], [], [], seconds)[0]:
+        return None
     try:
         return control.recv(1)
     except ConnectionResetError:  # it has not read all of what it was sent

@@ -65,15 +65,14 @@ class Backlog:
     def __init__(self) -> None:
         self.is_wanted = True
         """True if anybody reads."""
-        self.news, self._news_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._chunks: deque[tuple[int, bytes | None]] = deque()
+        self._chunks: deque[tuple[int, bytes | None] | None] = deque()
         self._size = 0
         self._gaps: set[int] = set()
-        self._lock = threading.Lock()
+        self._news = threading.Condition()
 
     def add(self, output: int, data: bytes) -> None:
         """Take in what an output has passed on, unless there is too much already."""
-        with self._lock:
+        with self._news:
             if self._size + len(data) <= MAX_BACKLOG:
                 self._chunks.append((output, data))
                 self._size += len(data) + CHUNK_MEMORY
@@ -81,36 +80,32 @@ class Backlog:
             elif output not in self._gaps:
                 self._gaps.add(output)
                 self._chunks.append((output, None))
-        self.notify()
+            self._news.notify()
 
-    def notify(self) -> None:
-        """Wake up whoever waits for `news`."""
-        with suppress(BlockingIOError):
-            os.write(self._news_end, b"n")
+    def wake(self) -> None:
+        """Let `take` return None once: something else has happened."""
+        with self._news:
+            self._chunks.append(None)
+            self._news.notify()
 
     def __bool__(self) -> bool:
         return bool(self._chunks)
 
-    def take(self) -> tuple[int, bytes | None] | None:
+    def take(self, timeout: float | None = 0.0) -> tuple[int, bytes | None] | None:
         """Return the next chunk with its output, None in place of bytes that were left out; None: there is nothing."""
-        with self._lock:
-            if not self._chunks:
-                return None
-            output, data = self._chunks.popleft()
-            self._size -= 0 if data is None else len(data) + CHUNK_MEMORY
-            return output, data
-
-    def clear(self) -> None:
-        self.is_wanted = False
-        with self._lock:
-            self._chunks.clear()
+        with self._news:
+            self._news.wait_for(lambda: self._chunks, timeout)
+            chunk = self._chunks.popleft() if self._chunks else None
+            if chunk is not None and chunk[1] is not None:
+                self._size -= len(chunk[1]) + CHUNK_MEMORY
+            return chunk
 
 
 class Output:
     """One output of the command: `pass_on` is the work of a thread."""
 
-    def __init__(self, number: int, source: int, target: int, backlog: Backlog) -> None:
-        self.number, self.source, self.target = number, source, target
+    def __init__(self, source: int, target: int, backlog: Backlog) -> None:
+        self.source, self.target = source, target
         self._backlog = backlog
         self._num_read, self._num_passed = 0, 0  # bytes
         self._is_lossy = False
@@ -119,16 +114,17 @@ class Output:
         self._num_quiet = 0  # looks in a row at which it was
 
     def pass_on(self) -> None:
-        while data := self._read():
-            self._num_read += len(data)
-            if not self._write(data):
-                break
-            self._num_passed += len(data)
-            if self._backlog.is_wanted:
-                self._backlog.add(self.number, data)
+        with suppress(OSError):  # a terminal that nobody has open any more
+            while data := os.read(self.source, CHUNK):
+                self._num_read += len(data)
+                if not self._write(data):
+                    break
+                self._num_passed += len(data)
+                if self._backlog.is_wanted:
+                    self._backlog.add(self.target, data)
         self.has_ended = True
         os.close(self.source)  # whoever still writes learns that nobody listens, as without a relay
-        self._backlog.notify()
+        self._backlog.wake()
 
     def is_done(self) -> bool:
         """Look whether everything is passed on that was printed before the first look.
@@ -146,17 +142,6 @@ class Output:
             return False
         self._num_quiet = self._num_quiet + 1 if num_waiting == 0 and self._num_read == self._num_passed else 0
         return self._num_passed >= self._expected or self._num_quiet == 2
-
-    def resize(self) -> None:
-        """Give the terminal of the command the size of the real one."""
-        with suppress(OSError):
-            fcntl.ioctl(self.source, termios.TIOCSWINSZ, fcntl.ioctl(self.target, termios.TIOCGWINSZ, bytes(8)))
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self.source, CHUNK)
-        except OSError:  # a terminal that nobody has open any more
-            return b""
 
     def _write(self, data: bytes) -> bool:
         """Write all of it; returns whether the target is still there."""
@@ -181,10 +166,11 @@ class Relay:
 
     def __init__(self, arguments: "Sequence[str]") -> None:
         self._journal, self._pattern, control, *ends = arguments
-        self._control: int | None = int(control)
+        self._control = int(control)
         self._backlog = Backlog()
         pairs = zip(map(int, ends[::2]), map(int, ends[1::2]), strict=True)
-        self._outputs = [Output(number, *pair, self._backlog) for number, pair in enumerate(pairs)]
+        self._outputs = [Output(*pair, self._backlog) for pair in pairs]
+        self._ends_at = math.inf
         self._rows: PrintedRows | None = None
         self._has_said_gaps = False
 
@@ -193,51 +179,42 @@ class Relay:
         threads = [threading.Thread(target=each.pass_on) for each in self._outputs]
         for thread in threads:
             thread.start()
+        threading.Thread(target=self._listen, daemon=True).start()
         self._tell(READY)
         self._attend()
         for thread in threads:
             thread.join()
 
-    def _resize(self, number: int, frame: object) -> None:
-        for each in self._outputs:
-            each.resize()
+    def _listen(self) -> None:
+        """Hear the launcher until it has ended. If it was killed, the command goes on."""
+        with suppress(OSError):
+            while asked := os.read(self._control, 1):
+                if asked == COMMAND_ENDED:
+                    self._ends_at = time.monotonic() + END_SECONDS
+                else:
+                    self._backlog.is_wanted = False
+                self._backlog.wake()
 
     def _attend(self) -> None:
         """Read what is passed on until the command has ended, and nothing is left that it has printed."""
         self._try(self._begin_to_read)
-        ends_at = math.inf
         while not all(each.has_ended for each in self._outputs):
-            awaited = [each for each in (self._backlog.news, self._control) if each is not None]
-            ready, _, _ = select.select(awaited, [], [], self._pause(ends_at))
-            if self._backlog.news in ready:
-                os.read(self._backlog.news, CHUNK)
-            if self._control in ready:
-                asked = self._heard()
-                if asked == COMMAND_ENDED:
-                    ends_at = time.monotonic() + END_SECONDS
-                if asked == STOP_READING:
-                    self._stop_reading()
-            self._try(self._read_chunk)
-            if time.monotonic() >= ends_at and all([each.is_done() for each in self._outputs]):
+            pause = None if self._ends_at == math.inf else max(LOOK_SECONDS, self._ends_at - time.monotonic())
+            self._try(self._read_chunk, pause)
+            if time.monotonic() >= self._ends_at and all([each.is_done() for each in self._outputs]):
                 break  # what a process prints that the command has started is passed on still
         while self._backlog:
             self._try(self._read_chunk)
         self._stop_reading()
         self._tell(DONE)
 
-    def _try(self, read: "Callable[[], None]") -> None:
+    def _try(self, read: "Callable[..., None]", *arguments: "float | None") -> None:
         """Call what reads; the command does not notice when that fails."""
         try:
-            read()
+            read(*arguments)
         except Exception as problem:
             say(f"what the command prints is no longer read: {type(problem).__name__}: {problem}")
             self._stop_reading()
-
-    def _pause(self, ends_at: float) -> float | None:
-        """Seconds to wait for news, at most."""
-        if self._backlog:
-            return 0.0
-        return None if ends_at == math.inf else max(LOOK_SECONDS, ends_at - time.monotonic())
 
     def _begin_to_read(self) -> None:
         import logging
@@ -249,8 +226,17 @@ class Relay:
         logging.basicConfig(format="lossguard: %(message)s")
         self._rows = PrintedRows(self._journal, self._pattern or None)
 
-    def _read_chunk(self) -> None:
-        if (chunk := self._backlog.take()) is None or self._rows is None:
+    def _resize(self, number: int, frame: object) -> None:
+        """Give the terminals of the command the size of the real ones."""
+        for each in self._outputs:
+            with suppress(OSError):
+                fcntl.ioctl(each.source, termios.TIOCSWINSZ, fcntl.ioctl(each.target, termios.TIOCGWINSZ, bytes(8)))
+
+    def _read_chunk(self, timeout: float | None = 0.0) -> None:
+        chunk = self._backlog.take(timeout)
+        if not self._backlog.is_wanted:
+            self._stop_reading()
+        if chunk is None or self._rows is None:
             return
         output, data = chunk
         if data is None and not self._has_said_gaps:
@@ -259,25 +245,14 @@ class Relay:
         self._rows.take(output, data)
 
     def _stop_reading(self) -> None:
-        self._backlog.clear()
+        self._backlog.is_wanted = False
         rows, self._rows = self._rows, None
         if rows is not None:
             rows.close()
 
-    def _heard(self) -> bytes:
-        assert self._control is not None
-        try:
-            asked = os.read(self._control, 1)
-        except OSError:
-            asked = b""
-        if not asked:
-            self._control = None  # the launcher was killed: the command goes on
-        return asked
-
     def _tell(self, what: bytes) -> None:
-        if self._control is not None:
-            with suppress(OSError):
-                os.write(self._control, what)
+        with suppress(OSError):
+            os.write(self._control, what)
 
 
 if __name__ == "__main__":
