@@ -200,6 +200,8 @@ class OrderInbox:
                 self.refuse(order, *refused)
             elif order.kind not in self._handlers:
                 self.refuse(order, None, CANNOT.format(order.kind))
+            elif order.kind is OrderKind.ROLLBACK and order.rewind_to is None:
+                self.refuse(order, None, "the order names no step to rewind to")
             elif (why := self._problem_with(order)) is not None:
                 self.refuse(order, None, why)
             else:

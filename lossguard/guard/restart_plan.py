@@ -25,7 +25,7 @@ killed at any moment leaves an order that is executed once, or is still open.
 import signal
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from lossguard.guard.limits_in_force import LimitsInForce, OrderInbox
 from lossguard.guard.restart_state import RestartState
@@ -141,13 +141,8 @@ class RestartPlan:
     def _look_at(self, steps: Iterable[int]) -> frozenset[int]:
         """Return the steps that rank 0 finds on the disk; refuse an order that cannot be executed with them."""
         found = self.ranks.broadcast(frozenset(steps))
-        order, newest = self._state.order, self._state.newest(found)
-        if order is not None and newest is None:
-            self.refuse(f"there is no checkpoint at or before step {order.rewind_to}")
-        elif order is not None and newest is not None and newest < self._state.oldest_step:
-            oldest = self._state.oldest_step
-            why = f"max_depth permits no step before {oldest}, and the newest checkpoint is of step {newest}"
-            self.refuse(why, Refusal.LIMITS)
+        if self._state.order is not None and (refused := self._state.refusal(found)) is not None:
+            self.refuse(refused[1], refused[0])
         return found
 
     def refuse(self, why: str, refusal: Refusal | None = None) -> None:
@@ -163,15 +158,12 @@ class RestartPlan:
 
     def _judge_again(self) -> None:
         """Judge the order for which this process was started once more: nothing of it is recorded yet."""
-        order = self._state.order
-        if order is None:
+        if (order := self._state.order) is None:
             return
         if self._inbox.is_lost(order):
             self._keep(self._state.refused())
             self.ledger = Ledger(self.run.history.skips)
-            return
-        refused = self._inbox.refusal_now(order, max(order.step or 0, order.rewind_to or 0))
-        if refused is not None:
+        elif refused := self._inbox.refusal_now(order, max(order.step or 0, order.rewind_to or 0)):
             self.refuse(refused[1], refused[0])
 
     def resumed(self, step: int) -> None:
@@ -263,35 +255,24 @@ class RestartPlan:
 
     def _leave_for(self, order: Order) -> bool:
         """Leave, so that the next process executes `order`; return False if it is refused."""
-        before, oldest = self._state, self.limits.now.oldest_step(self._step_of())
-        usable = self.ranks.broadcast((self._on_disk or frozenset()) - before.discarded)
+        before = self._state
+        usable = (self._on_disk or frozenset()) - before.discarded
+        state = before.ordered(order, usable, oldest_step=self.limits.now.oldest_step(self._step_of()))
+        state, refused = self.ranks.broadcast((state, state.refusal(usable)))
         if self._inbox.is_lost(order):
             return False
-        if order.rewind_to is None:
-            self.run.refuse(order, "the order names no step to rewind to")
-        elif not any(step <= order.rewind_to for step in usable):
-            self.run.refuse(order, f"there is no checkpoint at or before step {order.rewind_to}")
-        elif too_deep := self.ranks.broadcast(self._too_deep(order, usable)):
-            self.run.refuse(order, too_deep, Refusal.LIMITS)
-        elif not self._keep(before.ordered(order, usable, oldest_step=self.ranks.broadcast(oldest))):
+        if refused is not None:
+            self.run.refuse(order, refused[1], refused[0])
+        elif not self._keep(state):
             self._state = before
             self.run.refuse(order, f"it cannot be kept for the restart: {self.run.directory} cannot be written")
         else:
-            self._leave(order)
+            self._log_once.warn(f"leaving with exit code {EXIT_CODE}, to be started again at step {order.rewind_to}")
+            self.run.finish(RunState.INTERRUPTED, timeout=FINISH_SECONDS)
+            self.ranks.gather(None)  # a launcher may stop the others as soon as one has left
+            self.ranks.close()
+            sys.exit(EXIT_CODE)
         return False
-
-    def _too_deep(self, order: Order, usable: frozenset[int]) -> str | None:
-        """Return why the checkpoint to which `order` would go back lies too far back, or None."""
-        assert order.rewind_to is not None
-        newest = max(step for step in usable if step <= order.rewind_to)
-        return self.limits.now.too_deep(self._step_of(), newest)
-
-    def _leave(self, order: Order) -> NoReturn:
-        self._log_once.warn(f"leaving with exit code {EXIT_CODE}, to be started again at step {order.rewind_to}")
-        self.run.finish(RunState.INTERRUPTED, timeout=FINISH_SECONDS)
-        self.ranks.gather(None)  # a launcher may stop the others as soon as one has left
-        self.ranks.close()
-        sys.exit(EXIT_CODE)
 
     def _hold(self, order: Order) -> None:
         """Wait until an operator releases the run or rolls it back. A signal ends the wait, and is then handled."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from lossguard.spool.history import History
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.protocol import is_step
+from lossguard.vocabulary.states import Refusal
 
 STATE_FILE = "restart.json"
 
@@ -42,6 +43,16 @@ class RestartState:
     def newest(self, steps: Iterable[int]) -> int | None:
         """Return the newest of these steps whose checkpoint may be loaded; None if there is none."""
         return max(filter(self.may_load, steps), default=None)
+
+    def refusal(self, steps: Iterable[int]) -> tuple[Refusal | None, str] | None:
+        """Return why the order cannot be executed with the checkpoints of `steps`; None if it can."""
+        newest = self.newest(steps)
+        if newest is None:
+            return None, f"there is no checkpoint at or before step {self.newest_step}"
+        if newest >= self.oldest_step:
+            return None
+        why = f"max_depth permits no step before {self.oldest_step}, and the newest checkpoint is of step {newest}"
+        return Refusal.LIMITS, why
 
     def ordered(self, order: Order, steps: Iterable[int], *, oldest_step: int = 0) -> "RestartState":
         """The state once `order`, which names a step to rewind to, has come, with checkpoints of `steps` there."""

@@ -104,6 +104,7 @@ class RestartSupervisor(Supervisor):
             step=self._step,
             until=lambda: self.order_limits.run.planned_steps,
             handlers={OrderKind.ROLLBACK: self._take},
+            problem_with=lambda order: None if adapter.can_skip or order.skip_from is None else NO_SKIP,
         )
 
     # What the launcher asks
@@ -205,30 +206,26 @@ class RestartSupervisor(Supervisor):
 
     def _take(self, order: Order) -> bool:
         """Keep a rollback, for which the command is to be stopped; return False if it is refused."""
-        if (problem := self._keep(order)) is not None:
-            self._inbox.refuse(order, None, problem)
+        if (refused := self._keep(order)) is not None:
+            self._inbox.refuse(order, *refused)
             return False
         logger.warning("the command is stopped, to be started again at step %s", order.rewind_to)
         return True
 
-    def _keep(self, order: Order) -> str | None:
+    def _keep(self, order: Order) -> tuple[Refusal | None, str] | None:
         """Keep the order for whoever starts the command. Return why it cannot be executed, or None."""
-        if order.rewind_to is None:
-            return "the order names no step to rewind to"
-        if order.skip_from is not None and not self.adapter.can_skip:
-            return NO_SKIP
         try:
             steps = self._loadable()
         except (ConfigurationError, OSError) as problem:
-            return str(problem)
-        if not any(step <= order.rewind_to for step in steps):
-            return f"there is no checkpoint at or before step {order.rewind_to}"
+            return None, str(problem)
         oldest = self.order_limits.now.oldest_step(self._step(order))
         state = self._state.ordered(order, steps, oldest_step=oldest)
+        if (refused := state.refusal(steps)) is not None:
+            return refused
         try:
             state.save(self._folder)
         except OSError as problem:
-            return f"it cannot be kept for the restart: {self._folder} cannot be written ({problem.strerror})"
+            return None, f"it cannot be kept for the restart: {self._folder} cannot be written ({problem.strerror})"
         self._state = state
         return None
 
@@ -240,16 +237,21 @@ class RestartSupervisor(Supervisor):
         """The command has ended: execute the order that was kept, and report it. Raises ConfigurationError, OSError."""
         order = self._state.order
         assert order is not None
-        step = max(self._loadable(), default=None)
+        steps = self._loadable()
+        step = max(steps, default=None)
         is_lost = self._inbox.is_lost(order)
-        refused = None if is_lost else self._refusal_now(order, step)
+        refused = None if is_lost else self._inbox.refusal_now(order, self._step(order)) or self._state.refusal(steps)
         if step is None or is_lost or refused is not None:
             self._state = self._state.refused()
             self._save()
             if refused is not None:
                 self._inbox.refuse(order, *refused)
             return self._restart(self._newest())
-        self._discard_after(step)
+        try:
+            if moved := self.adapter.discard_after(step - self.adapter.first_step):
+                logger.warning("%s later checkpoints were moved to %s", len(moved), moved[0].parent)
+        except OSError as problem:
+            self._log_once.warn(f"checkpoints after step {step} could not be moved aside: {problem}")
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
         run.open_segment(step, SegmentReason.ROLLBACK, order, _applied(order, step))
@@ -261,24 +263,6 @@ class RestartSupervisor(Supervisor):
         self._best_step, self._newest_saved = -1, step
         logger.warning(order.describe(step))
         return self._restart(step, opens_segment=False)
-
-    def _refusal_now(self, order: Order, step: int | None) -> tuple[Refusal | None, str] | None:
-        """Return why the kept order is not carried out after all, with the checkpoint of `step`."""
-        if step is None:
-            return None, f"there is no checkpoint at or before step {order.rewind_to}"
-        oldest = self._state.oldest_step
-        if (refused := self._inbox.refusal_now(order, self._step(order))) is not None or step >= oldest:
-            return refused
-        return Refusal.LIMITS, f"max_depth permits no step before {oldest}, and the newest checkpoint is of step {step}"
-
-    def _discard_after(self, step: int) -> None:
-        try:
-            moved = self.adapter.discard_after(step - self.adapter.first_step)
-        except OSError as problem:
-            self._log_once.warn(f"checkpoints after step {step} could not be moved aside: {problem}")
-        else:
-            if moved:
-                logger.warning("%s later checkpoints were moved to %s", len(moved), moved[0].parent)
 
     def _gone(self) -> frozenset[int]:
         """Return the discarded checkpoints that are no longer where the framework looks."""
