@@ -14,7 +14,7 @@ from lossguard.guard.restart_plan import EXIT_CODE
 from lossguard.launch.adapters import ADAPTERS, Options
 from lossguard.launch.launcher import STOPPING, ChildEnd, Restart, Supervisor
 from lossguard.launch.restart_rules import RestartBudget
-from lossguard.launch.restarting import RestartLimits, RestartSupervisor
+from lossguard.launch.restarting import RestartSupervisor
 from lossguard.run.run import Run
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.limits import Limits
@@ -64,8 +64,7 @@ CONTRACT = "script"
 
 def add_restart_options(parser: Any) -> None:
     """Add them to the parser of the command."""
-    group, limits = parser.add_argument_group("rollback by restart"), RestartLimits()
-    add = group.add_argument
+    add = parser.add_argument_group("rollback by restart").add_argument
     names = ", ".join([*ADAPTERS, CONTRACT])
     from_1 = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.first_step == 1)
     add("--restart-with", metavar="ADAPTER", help=f"stop and start the command for an order: {names}")
@@ -82,21 +81,21 @@ def add_restart_options(parser: Any) -> None:
         "--max-restarts",
         type=int,
         metavar="N",
-        default=limits.max_restarts,
+        default=10,
         help="within an hour, after crashes and hangs (default: %(default)s)",
     )
     add(
         "--grace",
         type=float,
         metavar="SECONDS",
-        default=limits.grace,
+        default=30.0,
         help="from SIGTERM to SIGKILL (default: %(default)g)",
     )
     add(
         "--restart-backoff",
         type=float,
         metavar="SECONDS",
-        default=limits.backoff,
+        default=1.0,
         help="before the first restart after a crash (default: %(default)g)",
     )
     add(
@@ -145,11 +144,13 @@ def supervisor_for(
         can_skip=options.can_skip,
         first_step=options.first_step,
     )
-    limits = RestartLimits(
+    return RestartSupervisor(
+        command,
+        ADAPTERS[options.restart_with](command, os.environ, details),
+        folder=folder,
+        run_folder=run_folder,
         max_restarts=options.max_restarts,
         grace=options.grace,
         backoff=options.restart_backoff,
         restart_hangs=options.restart_hangs,
     )
-    adapter = ADAPTERS[options.restart_with](command, os.environ, details)
-    return RestartSupervisor(command, adapter, folder=folder, run_folder=run_folder, limits=limits)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +41,6 @@ NO_SKIP = "this command cannot leave batches out: order a rollback that skips no
 logger = logging.getLogger("lossguard")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RestartLimits:
-    """Limits of what the launcher does to the command."""
-
-    max_restarts: int = 10
-    """Restarts within an hour of a command that ended by itself or hung; those for an order do not count."""
-    grace: float = 30.0
-    """Seconds from SIGTERM to SIGKILL."""
-    backoff: float = 1.0
-    """Seconds before a command that ended by itself is started again; doubled while there is no new step."""
-    restart_hangs: bool = False
-    """True if a command that hangs is killed and started again."""
-
-
 class RestartSupervisor(Supervisor):
     """Executes the orders of a run by starting its command again."""
 
@@ -66,23 +51,28 @@ class RestartSupervisor(Supervisor):
         *,
         folder: Path,
         run_folder: Path | None,
-        limits: RestartLimits | None = None,
+        max_restarts: int,
+        grace: float,
+        backoff: float,
+        restart_hangs: bool = False,
     ) -> None:
-        """`folder`: of the launch; `run_folder`: of the run's spools, if an earlier launcher has begun it.
+        """`folder`: of the launch; `run_folder`: of the run's spools, if an earlier launcher has begun it;
+        `max_restarts`: within an hour, of a command that ended by itself or hung; `grace`: seconds from SIGTERM to
+        SIGKILL; `backoff`: seconds before a command that ended by itself is started again, doubled while there is no
+        new step; `restart_hangs`: a command that hangs is killed and started again.
 
         Raises ConfigurationError for invalid LOSSGUARD_LIMITS, and for an invalid order key.
         """
-        self.adapter, self.limits = adapter, limits or RestartLimits()
+        self.adapter, self.grace, self.restart_hangs = adapter, grace, restart_hangs
         self._command, self._folder = list(command), folder
         history = History() if run_folder is None else History.read(run_folder)
         self._is_new = not history.num_segments
         self._state = RestartState.read(folder, history)
         self.ledger = Ledger(history.skips)
-        self._budget = RestartBudget(self.limits.max_restarts, self.limits.backoff)
+        self.budget = RestartBudget(max_restarts, backoff)
         self._hang = HangDetector()
         self._stop: Stop | None = None
         self._stacks: threading.Thread | None = None
-        self._announced: Run | None = None
         self._list_at = 0.0
         self._newest_saved = 0  # that of the checkpoint to resume from, as of the last look
         self._started_from: int | None = None  # the checkpoint of the present child
@@ -116,13 +106,21 @@ class RestartSupervisor(Supervisor):
     def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
         """Return how the command is started when no child of an earlier launcher lives."""
         if self._state.order is not None and (run := begin_run()) is not None:
-            self.order_limits.attach(run)
+            self._announce(run)
             return self._roll_back(run)
         if self._state.discarded:  # an earlier launcher may have been killed before it could say what is gone
             self._state = self._state.written_anew(self._gone())
         if not self._is_new:
             return self._restart(self._newest())
-        self._note_earlier_checkpoints()
+        with suppress(ConfigurationError, OSError):  # said once the run is announced
+            self._earlier = {step: self._saved_at(step) for step in self._whole()}
+        if self._earlier:  # perhaps of another training
+            logger.warning(
+                "%s holds %s already, the newest of step %s: those beyond the step at which this run begins are not "
+                "loaded, unless it writes them anew",
+                *(self.adapter.folder, plural(len(self._earlier), "checkpoint"), max(self._earlier)),
+            )
+            self._save()
         return self._restart(None)
 
     def batch_of(self, step: int) -> int | None:
@@ -131,7 +129,7 @@ class RestartSupervisor(Supervisor):
     def watch(self, child: Child, run: Run | None) -> None:
         now = time.monotonic()
         self._hang.look(now)
-        if run is not None and run is not self._announced:
+        if run is not None and run is not self.order_limits.run:
             self._announce(run)
         if self._stop is not None:
             self._stop.advance(child, now)
@@ -171,23 +169,10 @@ class RestartSupervisor(Supervisor):
             logger.warning("the command is not started again: %s", problem)
             return None
 
-    def _note_earlier_checkpoints(self) -> None:
-        """Note the checkpoints that are there before the run begins: they may be those of another training."""
-        with suppress(ConfigurationError, OSError):  # said once the run is announced
-            self._earlier = {step: self._saved_at(step) for step in self._whole()}
-        if self._earlier:
-            logger.warning(
-                "%s holds %s already, the newest of step %s: those beyond the step at which this run begins are not "
-                "loaded, unless it writes them anew",
-                *(self.adapter.folder, plural(len(self._earlier), "checkpoint"), max(self._earlier)),
-            )
-            self._save()
-
     # Orders
 
     def _announce(self, run: Run) -> None:
         """Before the first order: what this command can do."""
-        self._announced = run
         self.order_limits.attach(run)
         if not self.adapter.can_skip:
             run.cannot_skip()
@@ -230,8 +215,7 @@ class RestartSupervisor(Supervisor):
         return None
 
     def _begin_to_stop(self, child: Child, now: float) -> None:
-        grace = 0.0 if self.adapter.saves_when_stopped else self.limits.grace
-        self._stop = Stop(child, now, grace=grace)
+        self._stop = Stop(child, now, grace=0.0 if self.adapter.saves_when_stopped else self.grace)
 
     def _roll_back(self, run: Run) -> Restart:
         """The command has ended: execute the order that was kept, and report it. Raises ConfigurationError, OSError."""
@@ -336,14 +320,14 @@ class RestartSupervisor(Supervisor):
     def _after_crash(self, end: ChildEnd, run: Run | None, *, hung: bool) -> Restart | None:
         """The command ended by itself, or hung and was killed: start it again, as long as the budget lasts."""
         made_progress = self._best_step > self._best_before
-        refusal = self._budget.refusal(time.monotonic(), made_progress=made_progress)
+        refusal = self.budget.refusal(time.monotonic(), made_progress=made_progress)
         what = "it hung" if hung else f"it ended with {end}"
         if refusal is not None:
             logger.warning("the command is not started again: %s, and %s", what, refusal)
             return None
-        if self._budget.num_fruitless == 2 and self._started_from is not None:
+        if self.budget.num_fruitless == 2 and self._started_from is not None:
             self._passed_over.add(self._started_from)  # damaged, perhaps
-        pause = self._budget.pause()
+        pause = self.budget.pause()
         logger.warning("the command is started again in %.1f s: %s", pause, what)
         deadline = time.monotonic() + pause
         while (left := deadline - time.monotonic()) > 0:
@@ -365,7 +349,7 @@ class RestartSupervisor(Supervisor):
             pids = [child.pid, *(each.pid for each in descendants(child.pid))]
             self._stacks = threading.Thread(target=_note_stacks, args=(pids, file, silent), daemon=True)
             self._stacks.start()
-        elif not self._stacks.is_alive() and self.limits.restart_hangs:
+        elif not self._stacks.is_alive() and self.restart_hangs:
             self._begin_to_stop(child, now)
 
 

@@ -23,7 +23,7 @@ def test_the_options_choose_who_supervises(tmp_path: Path) -> None:
     assert isinstance(chosen("--restart-with", "script", tmp_path=tmp_path), ContractSupervisor)
     found = chosen("--restart-with", "hf", "--grace", "3", "--max-restarts", "2", "--restart-hangs", tmp_path=tmp_path)
     assert isinstance(found, RestartSupervisor)
-    assert (found.limits.grace, found.limits.max_restarts, found.limits.restart_hangs) == (3.0, 2, True)
+    assert (found.grace, found.budget.per_hour, found.restart_hangs) == (3.0, 2, True)
     assert found.adapter.folder == Path("out")
 
 

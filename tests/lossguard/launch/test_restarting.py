@@ -12,7 +12,7 @@ from lossguard.guard.restart_state import RestartState
 from lossguard.launch.adapters import ADAPTERS, Options
 from lossguard.launch.child import Child
 from lossguard.launch.launcher import ChildEnd
-from lossguard.launch.restarting import EARLIER_FILE, NO_SKIP, RestartLimits, RestartSupervisor
+from lossguard.launch.restarting import EARLIER_FILE, NO_SKIP, RestartSupervisor
 from lossguard.spool.history import History
 from lossguard.vocabulary.orders import Order
 from lossguard.vocabulary.states import OrderKind
@@ -159,7 +159,7 @@ def supervised(
     *,
     can_skip: bool = True,
     first_step: int = 0,
-    limits: RestartLimits | None = None,
+    max_restarts: int = 10,
     run_folder: Path | None = None,
 ) -> RestartSupervisor:
     """A supervisor that has looked once, with checkpoints of the steps 5 and 20 that a new run finds there."""
@@ -168,7 +168,8 @@ def supervised(
     given = {"checkpoints": f"{folder}/step_{{step}}", "resume_args": "--resume {step}"}
     options = Options(**given, can_skip=can_skip, first_step=first_step)
     adapter = ADAPTERS["generic"](["train"], {}, options)
-    supervisor = RestartSupervisor(["train"], adapter, folder=folder, run_folder=run_folder, limits=limits)
+    limits: Any = {"max_restarts": max_restarts, "grace": 30.0, "backoff": 0.0}
+    supervisor = RestartSupervisor(["train"], adapter, folder=folder, run_folder=run_folder, **limits)
     if run is not None:
         supervisor.watch(Child(pid=2**30, started="", command=["train"], journal=folder / "journal"), run)
     return supervisor
@@ -227,7 +228,10 @@ def test_a_folder_of_another_program_is_said_once_and_the_command_goes_on(
     """A new run trains; it just cannot be rolled back."""
     (tmp_path / "ckpt" / "step-1").mkdir(parents=True)
     adapter = ADAPTERS["megatron"](["train"], {}, Options(checkpoints=str(tmp_path / "ckpt")))
-    supervisor, run = RestartSupervisor(["train"], adapter, folder=tmp_path, run_folder=None), OrderedRun()
+    supervisor = RestartSupervisor(
+        ["train"], adapter, folder=tmp_path, run_folder=None, max_restarts=10, grace=30.0, backoff=1.0
+    )
+    run = OrderedRun()
     supervisor.watch(Child(pid=2**30, started="", command=["train"], journal=tmp_path / "journal"), run)
     supervisor.after(ChildEnd(0), run)
     assert [text.startswith("there is nothing to roll back to: ") for text in caplog.messages] == [True]
@@ -252,16 +256,16 @@ def test_an_order_that_does_not_count_any_more_once_the_command_has_stopped_is_n
 
 
 @pytest.mark.parametrize(
-    ("limits", "num_starts", "why"),
+    ("max_restarts", "num_starts", "why"),
     [
-        (RestartLimits(backoff=0.0), 3, "it ended with exit code 7, and it ended 4 times in a row without a new step"),
-        (RestartLimits(max_restarts=0), 0, "exit code 7, and it was started again 0 times within an hour"),
+        (10, 3, "it ended with exit code 7, and it ended 4 times in a row without a new step"),
+        (0, 0, "exit code 7, and it was started again 0 times within an hour"),
     ],
 )
 def test_a_command_that_dies_is_started_from_its_newest_checkpoint_within_limits(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, limits: RestartLimits, num_starts: int, why: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, max_restarts: int, num_starts: int, why: str
 ) -> None:
-    supervisor = supervised(tmp_path, limits=limits)
+    supervisor = supervised(tmp_path, max_restarts=max_restarts)
     begun = []
     while (restart := supervisor.after(ChildEnd(7), None)) is not None:
         begun.append(restart.command[1:])
@@ -280,7 +284,7 @@ def test_a_checkpoint_that_was_discarded_and_is_written_anew_counts_after_kill_9
 ) -> None:
     """Killed between the line of the spool that says that the order was executed, and the file with the state."""
     RestartState(discarded=frozenset((5, 20, 30))).save(tmp_path)  # 5 and 20 could not be moved aside
-    supervisor = supervised(tmp_path, limits=RestartLimits(backoff=0.0))
+    supervisor = supervised(tmp_path)
     first = supervisor.first(lambda: None)
     assert first is not None
     assert first.command == ["train"]
@@ -321,7 +325,7 @@ def test_the_next_launcher_of_a_run_loads_no_checkpoint_of_another_training_eith
     first.after(ChildEnd(0), run)
     (tmp_path / "step_10").touch()
     (spool,) = tmp_path.rglob("*.spool")
-    second = supervised(tmp_path, run_folder=spool.parent, limits=RestartLimits(backoff=0.0))
+    second = supervised(tmp_path, run_folder=spool.parent)
     start = second.after(ChildEnd(1), OrderedRun()) if is_alive else second.first(lambda: None)
     assert start is not None
     assert start.command == ["train", "--resume", "10"]
