@@ -27,6 +27,8 @@ SET_CHILD_SUBREAPER = 36
 """An option of prctl(2)."""
 GIVE_UP_SECONDS = 5.0
 """For which processes that SIGKILL has not ended are waited for: one that waits for a disk ends later."""
+ENDED = ("Z", "X")
+"""States of a process that has ended."""
 LOOK_SECONDS = 0.05
 """Pause between two looks which processes are left."""
 
@@ -42,13 +44,12 @@ class Process:
     @classmethod
     def of(cls, pid: int) -> Self:
         """The process that has this number now."""
-        found = _read(pid)
-        return cls(pid, "" if found is None else found[1])
+        fields = process_fields(pid)
+        return cls(pid, fields[19] if fields and fields[0] not in ENDED else "")
 
     def lives(self) -> bool:
         """Return True if it is there; one that has ended but is not waited for is not."""
-        found = _read(self.pid)
-        return found is not None and found[1] == self.started
+        return self.started != "" and Process.of(self.pid).started == self.started
 
     def send(self, number: int) -> None:
         """Send a signal, if it still is this process."""
@@ -60,9 +61,9 @@ class Process:
 def descendants(pid: int) -> list[Process]:
     """The processes below `pid`, parents before their children."""
     children: dict[int, list[Process]] = {}
-    for each in _pids():
-        if (found := _read(each)) is not None:
-            children.setdefault(found[0], []).append(Process(each, found[1]))
+    for each, parent, state in _all():
+        if state not in ENDED:
+            children.setdefault(parent, []).append(each)
     below: list[Process] = []
     nearest = [pid]
     while nearest:
@@ -92,18 +93,9 @@ def adopting_orphans() -> Iterator[None]:
         _others = None
 
 
-def _adopted() -> list[Process]:
-    """The processes below this one that are not below one of the others."""
-    if _others is None:
-        return []
-    others = {each for other in _others for each in (other, *descendants(other.pid))}
-    return [each for each in descendants(os.getpid()) if each not in others]
-
-
 def zombies() -> set[Process]:
     """Return the children of this process that have ended and that nobody has waited for."""
-    found = ((pid, process_fields(pid)) for pid in _pids())
-    return {Process(pid, each[19]) for pid, each in found if each and each[0] == "Z" and int(each[1]) == os.getpid()}
+    return {each for each, parent, state in _all() if state == "Z" and parent == os.getpid()}
 
 
 def kill_all(processes: Iterable[Process]) -> None:
@@ -112,15 +104,11 @@ def kill_all(processes: Iterable[Process]) -> None:
         each.send(signal.SIGKILL)
 
 
-def _pids() -> list[int]:
-    """The processes of this machine."""
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-
-
-def _read(pid: int) -> tuple[int, str] | None:
-    """(parent, start) of a process; None for one that has ended."""
-    fields = process_fields(pid)
-    return None if not fields or fields[0] in "ZX" else (int(fields[1]), fields[19])
+def _all() -> Iterator[tuple[Process, int, str]]:
+    """The processes of this machine, each with its parent and its state."""
+    for path in Path("/proc").glob("[0-9]*"):
+        if fields := process_fields(int(path.name)):
+            yield Process(int(path.name), fields[19]), int(fields[1]), fields[0]
 
 
 def _has_journal(pid: int, place: bytes) -> bool:
@@ -217,11 +205,14 @@ class Child(Process):
     def processes(self) -> list[Process]:
         """Processes that live and were started by the command: below it, left behind to this process, or, of an earlier
         child or launcher, with a journal of this launch in their environment. Neither the command nor the relay."""
-        below = [*descendants(self.pid), *_adopted()]
+        below = descendants(self.pid)
+        if _others is not None:
+            others = {each for other in _others for each in (other, *descendants(other.pid))}
+            below += [each for each in descendants(os.getpid()) if each not in others]
         place = f"{JOURNAL_VARIABLE}={self.journal.parent}{os.sep}".encode()
-        below += [Process.of(pid) for pid in _pids() if _has_journal(pid, place)]
+        below += [each for each, _, state in _all() if state not in ENDED and _has_journal(each.pid, place)]
         known = {self.pid, os.getpid(), None if self.relay is None else self.relay.pid}
-        return [each for each in dict.fromkeys(below) if each.pid not in known and each.started]
+        return [each for each in dict.fromkeys(below) if each.pid not in known]
 
     def send(self, number: int) -> None:
         """Send it a signal, if it has not ended. One of ours keeps its number until it is waited for."""
@@ -254,18 +245,17 @@ class Stop:
 
     def __init__(self, child: Child, now: float, *, grace: float) -> None:
         """`grace`: seconds between SIGTERM and SIGKILL; 0: SIGKILL at once. `now`: monotonic seconds."""
-        self._kill_at = now + grace
-        self._child = child
+        self._child, self._kill_at = child, now + grace
         self._below: dict[Process, None] = {}  # what was seen below it, parents first
-        self.advance(child, now, number=signal.SIGTERM if grace > 0 else None)
+        self.advance(now)
+        if grace > 0:
+            child.send(signal.SIGTERM)
 
-    def advance(self, child: Child, now: float, number: int | None = None) -> None:
+    def advance(self, now: float) -> None:
         """Look what is below the child now; kill all of it once the time of grace is over."""
-        self._below.update(dict.fromkeys(child.processes()))
-        if number is not None:
-            child.send(number)
-        elif now >= self._kill_at:
-            child.send(signal.SIGKILL)
+        self._below.update(dict.fromkeys(self._child.processes()))
+        if now >= self._kill_at:
+            self._child.send(signal.SIGKILL)
             kill_all(self._below)
 
     def finish(self) -> None:

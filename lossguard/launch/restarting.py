@@ -132,7 +132,7 @@ class RestartSupervisor(Supervisor):
         if run is not None and run is not self.order_limits.run:
             self._announce(run)
         if self._stop is not None:
-            self._stop.advance(child, now)
+            self._stop.advance(now)
         elif self._state.order is not None:  # kept by a launcher that was killed
             self._begin_to_stop(child, now)
         elif run is not None:

@@ -109,11 +109,11 @@ def test_a_command_is_asked_first_and_killed_when_the_grace_is_over(tmp_path: Pa
     child = start_python(tmp_path, DEAF)
     wait_for((tmp_path / "deaf").exists, seconds=60, what="that it ignores SIGTERM")
     stop = Stop(child, 100.0, grace=10.0)
-    stop.advance(child, 109.0)
+    stop.advance(109.0)
     assert child.lives()
     assert child.ignores(signal.SIGTERM)
     assert not child.ignores(signal.SIGUSR1)
-    stop.advance(child, 110.0)
+    stop.advance(110.0)
     wait_for(lambda: child.pid in {each.pid for each in zombies()}, seconds=60, what="its end")
     assert exit_code(child) == -signal.SIGKILL
     assert child.pid not in {each.pid for each in zombies()}
