@@ -78,17 +78,16 @@ class Journal:
         if self._fd is None and not self._claim():
             return
         line = text.encode("utf-8", "replace") + b"\n"
-        assert self._fd is not None
-        if self._backlog:
-            self._append_later(line)
-            return
-        try:
-            written = os.write(self._fd, line)
-        except OSError as problem:
-            written = 0
-            self._warn(problem)
-        if written < len(line):
-            self._append_later(line[written:])
+        if not self._backlog:
+            line = line[self._written(line) :]
+            if not line:
+                return
+        with self._lock:
+            if len(self._backlog) + len(line) <= BACKLOG_LIMIT:
+                self._backlog += line
+            else:
+                warn_once(f"{self._path} cannot be written and the backlog is full: scalars are being lost")
+            del self._backlog[: self._written(self._backlog)]
 
     def leave_to_script(self) -> None:
         """This process reports the run itself with the SDK: the launcher gives it the run's folder."""
@@ -103,6 +102,15 @@ class Journal:
                 self._warn(problem)
         if was_written:
             self._close()
+
+    def _written(self, data: bytes | bytearray) -> int:
+        """Write `data` as far as possible; return the number of bytes."""
+        assert self._fd is not None
+        try:
+            return os.write(self._fd, data)
+        except OSError as problem:
+            self._warn(problem)
+            return 0
 
     def _claim(self) -> bool:
         """Become the process that writes the journal, if none is."""
@@ -133,24 +141,6 @@ class Journal:
         self._fd, self._stands_back = fd, False
         atexit.register(self.close)
         return True
-
-    def _append_later(self, line: bytes) -> None:
-        with self._lock:
-            if len(self._backlog) + len(line) <= BACKLOG_LIMIT:
-                self._backlog += line
-            else:
-                warn_once(f"{self._path} cannot be written and the backlog is full: scalars are being lost")
-            self._retry()
-
-    def _retry(self) -> None:
-        if self._fd is None or not self._backlog:
-            return
-        try:
-            written = os.write(self._fd, bytes(self._backlog))
-        except OSError as problem:
-            self._warn(problem)
-        else:
-            del self._backlog[:written]
 
     def _warn(self, problem: OSError) -> None:
         warn_once(f"{self._path} cannot be written ({problem.strerror}): training goes on, and lines wait in memory")

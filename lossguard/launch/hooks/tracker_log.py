@@ -50,20 +50,18 @@ class TrackerLog:
         return f'{{"step":%d,"time":%r,"tracker":"{self._tracker}","values":{{{fields}}}'
 
     def _own(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The values that no other tracker reports."""
-        own = {name: value for name, value in values.items() if _owners.setdefault(name, self._source) == self._source}
-        return own | self._renamed({name: value for name, value in values.items() if name not in own})
-
-    def _renamed(self, values: dict[str, float]) -> dict[str, float]:
-        """Add the folder to the name of the later of two folders with the same tag (train/, val/)."""
-        if self._source == self._tracker:
-            return {}
-        folder = self._source.rstrip("/").rpartition("/")[2]
-        names = {f"{folder}/{name}": value for name, value in values.items() if self._is_sibling(_owners[name])}
-        return {name: value for name, value in names.items() if _owners.setdefault(name, self._source) == self._source}
-
-    def _is_sibling(self, owner: str) -> bool:
-        return owner.partition(":")[0] == self._source.partition(":")[0]
+        """The values that no other tracker reports. Of two folders with the same tag (train/, val/), the later one has
+        its folder in the name."""
+        kind, folder = self._source.partition(":")[0], self._source.rstrip("/").rpartition("/")[2]
+        own: dict[str, float] = {}
+        for name, value in values.items():
+            owner = _owners.setdefault(name, self._source)
+            if owner != self._source and self._source != self._tracker and owner.partition(":")[0] == kind:
+                name = f"{folder}/{name}"
+                owner = _owners.setdefault(name, self._source)
+            if owner == self._source:
+                own[name] = value
+        return own
 
 
 def number(value: Any) -> float | int | None:
