@@ -84,14 +84,11 @@ def _hook_hparams(module: ModuleType, journal: Journal, log: TrackerLog) -> None
     @functools.wraps(add_hparams)
     def quiet(writer: Any, *arguments: Any, **named: Any) -> Any:
         inner = module.SummaryWriter
-        module.SummaryWriter = _unhooked(inner)  # type: ignore[attr-defined]
+        plain = {"add_scalar": inner.add_scalar.__wrapped__}
+        module.SummaryWriter = type(inner.__name__, (inner,), plain)  # type: ignore[attr-defined]
         try:
             return add_hparams(writer, *arguments, **named)
         finally:
             module.SummaryWriter = inner  # type: ignore[attr-defined]
 
     module.SummaryWriter.add_hparams = quiet
-
-
-def _unhooked(writer: type) -> type:
-    return type(writer.__name__, (writer,), {"add_scalar": writer.add_scalar.__wrapped__})  # type: ignore[attr-defined]

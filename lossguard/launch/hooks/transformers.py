@@ -8,7 +8,6 @@ next ones make up for. So the data of step n is the n-th batch that is not skipp
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +15,7 @@ from .journal import Journal, warn_once
 
 RESUME_VARIABLE = "LOSSGUARD_RESUME_CHECKPOINT"
 SKIPS_VARIABLE = "LOSSGUARD_SKIPS"
+LOADER = "get_train_dataloader"
 
 
 def hook(module: ModuleType, journal: Journal) -> None:
@@ -27,25 +27,17 @@ def hook(module: ModuleType, journal: Journal) -> None:
     skips: list[tuple[int, int]] = [(begin, end) for begin, end in json.loads(os.environ[SKIPS_VARIABLE])]
 
     def hooked_train(self: Any, resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> Any:
-        with _leaving_out(self, skips):
+        make = self.get_train_dataloader
+        own = {LOADER: make} if LOADER in vars(self) else {}
+        if skips:  # in this object, because a subclass may have a loader of its own
+            self.get_train_dataloader = lambda: _without(make(), skips, self.args.gradient_accumulation_steps)
+        try:
             return train(self, _checkpoint_of(self, resume_from_checkpoint), *arguments, **named)
+        finally:
+            vars(self).pop(LOADER, None)
+            vars(self).update(own)
 
     trainer.train = hooked_train
-
-
-@contextmanager
-def _leaving_out(trainer: Any, skips: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Wrap `get_train_dataloader` of this Trainer in this block, because a subclass may have one of its own."""
-    name = "get_train_dataloader"
-    make = getattr(trainer, name)
-    own = {name: make} if name in vars(trainer) else {}
-    if skips:
-        setattr(trainer, name, lambda: _without(make(), skips, trainer.args.gradient_accumulation_steps))
-    try:
-        yield
-    finally:
-        vars(trainer).pop(name, None)
-        vars(trainer).update(own)
 
 
 def _checkpoint_of(trainer: Any, given: Any) -> Any:
@@ -94,7 +86,8 @@ class LedgerSampler:
             data_epoch, offset = divmod(index, self._length)
             _set_epoch(self._inner, data_epoch)
             for place, samples in enumerate(self._inner):
-                if place < offset or self._is_skipped(data_epoch * self._length + place):
+                number = data_epoch * self._length + place
+                if place < offset or any(begin <= number < end for begin, end in self._skips):
                     continue
                 yield samples
                 left -= 1
@@ -106,9 +99,6 @@ class LedgerSampler:
         """The first micro-batch of an optimizer step: the last step of an epoch may have fewer."""
         epoch, place = divmod(batch, -(-self._length // accumulate))
         return epoch * self._length + place * accumulate
-
-    def _is_skipped(self, index: int) -> bool:
-        return any(begin <= index < end for begin, end in self._skips)
 
     def _nth_free(self, number: int) -> int:
         index, covered = number, 0
