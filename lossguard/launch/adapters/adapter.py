@@ -163,11 +163,17 @@ class Adapter:
         """Return all paths of checkpoints after `step`, incomplete ones too."""
         return [path for number, path in matching(self.folder, self.files or self.pattern) if number > step]
 
-    def _found(self, framework: str, expected: str) -> dict[int, Path]:
-        """Return the checkpoints by number, whole or not. Raises ConfigurationError where only other files are."""
+    def _found(self, framework: str, expected: str, others: str = ".*") -> dict[int, Path]:
+        """Return the checkpoints by number, whole or not. Raises ConfigurationError where only files are that another
+        program wrote: their names match `others`."""
         found = numbered(self.folder, self.pattern)
-        if not found and self.folder.exists() and (names := [path.name for path in self.folder.iterdir()]):
-            raise not_a_folder_of(framework, self.folder, expected, names)
+        if not found and self.folder.exists():
+            names = sorted(path.name for path in self.folder.iterdir() if re.fullmatch(others, path.name))
+            if names:
+                raise ConfigurationError(
+                    f"{self.folder} holds no checkpoints of {framework}: {expected} was expected, not "
+                    f"{', '.join(names[:3])}; use --checkpoints"
+                )
         return found
 
     def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
@@ -211,11 +217,3 @@ def write_at_once(file: Path, text: str) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(file)
-
-
-def not_a_folder_of(name: str, folder: Path, expected: str, found: Sequence[str]) -> ConfigurationError:
-    """The error for a folder that another program wrote."""
-    some = ", ".join(sorted(found)[:3])
-    return ConfigurationError(
-        f"{folder} holds no checkpoints of {name}: {expected} was expected, not {some}; use --checkpoints"
-    )

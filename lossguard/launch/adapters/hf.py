@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lossguard.launch.adapters.adapter import Adapter, Resume, has_option, not_a_folder_of, numbered
+from lossguard.launch.adapters.adapter import Adapter, Resume, has_option
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.orders import Skip
 
@@ -37,10 +37,7 @@ class HFAdapter(Adapter):
     def checkpoints(self) -> list[int]:
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigurationError(f"{self.folder} is no folder: name the output_dir with --checkpoints DIR")
-        found = numbered(self.folder, self.pattern)
-        other = {} if found else numbered(self.folder, r"(?:iter_|step[-_])0*(\d+)")
-        if other:
-            raise not_a_folder_of("the Trainer", self.folder, "checkpoint-1", [path.name for path in other.values()])
+        found = self._found("the Trainer", "checkpoint-1", others=r"(?:iter_|step[-_])\d+")
         return [step for step, path in found.items() if _is_whole(path, step)]
 
     def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
