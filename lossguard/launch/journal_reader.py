@@ -63,11 +63,6 @@ class JournalReader:
         self.held: deque[tuple[dict[str, Any], int]] = deque()
         """Printed rows that wait for a tracker's call, with the offsets at which they begin."""
 
-    @property
-    def has_rows(self) -> bool:
-        """True if rows are there that are not recorded yet."""
-        return bool(self.held) or self.rows.begin is not None
-
     def has_waited(self, seconds: float, now: float) -> bool:
         """Return True if the printed rows have waited for so long at `now` (unix seconds), or are too many to wait."""
         first = next((entry["time"] for entry, _ in self.held if "time" in entry), now)

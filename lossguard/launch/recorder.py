@@ -133,17 +133,17 @@ class Recorder(threading.Thread):
         """Record everything that stands in the journal: its child has ended. Returns whether that worked. `final`: no
         other child follows."""
         with self._lock:
-            if self._following is None:
+            if (following := self._following) is None:
                 return True
             try:
-                self._advance()
-                self._take_text()
-                self._write(self._following.rows.close())
+                self._advance(following)
+                self._take_text(following)
+                self._write(following.rows.close())
                 if self._recorder is not None:
                     self._recorder.flush(final=final or self._is_left)
-                self._save()
+                    following.save()
             except Exception as problem:
-                self._log_once.warn_once(str(problem), f"{problem}; {self._following.path} keeps what was logged")
+                self._log_once.warn_once(str(problem), f"{problem}; {following.path} keeps what was logged")
                 return False
             return True
 
@@ -161,8 +161,7 @@ class Recorder(threading.Thread):
                 log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
             if self._recorder is not None:
                 self._recorder.say_preview()
-            if self._run is not None:
-                self._run.finish(state, timeout)
+                self._recorder.run.finish(state, timeout)
 
     def _is_silent(self) -> bool:
         """Return True if nothing was recorded, neither here nor by the script itself."""
@@ -181,23 +180,23 @@ class Recorder(threading.Thread):
             try:
                 if self._at_once and self._run is None and not self.script_reports:
                     self._begin_or_stand_back()
-                if self._following is not None:
-                    self._advance()
-                    self._take_text_if_due(time.time())
-                    self._write(self._following.rows.flush_if_quiet(time.time()))
-                    self._save()
-                    if self._is_silent() and not self._following.has_rows and time.monotonic() > self._silent_at:
+                if (following := self._following) is not None:
+                    self._advance(following)
+                    self._take_text_if_due(following, time.time())
+                    self._write(following.rows.flush_if_quiet(time.time()))
+                    if self._recorder is not None:
+                        following.save()
+                    has_rows = following.held or following.rows.begin is not None
+                    if self._is_silent() and not has_rows and time.monotonic() > self._silent_at:
                         self._log_once.warn_once("silence", NOTHING_YET)
             except Exception as problem:  # the child goes on, and its journal keeps everything
                 self._log_once.warn_once(str(problem), f"{problem}; what is logged stays in the journal meanwhile")
                 self._retry_at = time.monotonic() + RETRY_SECONDS
 
-    def _advance(self) -> None:
+    def _advance(self, following: JournalReader) -> None:
         """Take in what the journal has."""
-        following = self._following
-        assert following is not None
         for entry, begin, end in following.entries():
-            self._take_text_if_due(entry.get("time", 0.0))
+            self._take_text_if_due(following, entry.get("time", 0.0))
             is_text, is_call = entry.get("tracker") == TEXT, "values" in entry and entry.get("tracker") != TEXT
             if is_call and self._takes_text is None:
                 self._leave_text()
@@ -206,17 +205,16 @@ class Recorder(threading.Thread):
             elif is_call and self._takes_text:
                 self._log_once.warn_once("tracker", TRACKER_IGNORED)
             elif not is_text or self._takes_text:
-                self._take_in(entry, begin)
+                self._take_in(following, entry, begin)
             following.taken = end
 
-    def _take_in(self, entry: dict[str, Any], begin: int) -> None:
+    def _take_in(self, following: JournalReader, entry: dict[str, Any], begin: int) -> None:
         """Take in one entry. Raises what beginning the run raises: then it is taken in later."""
-        assert self._following is not None
         if "values" in entry and self._recorder is None and not self.script_reports:
             self._begin_or_stand_back()
         try:
             if "values" in entry:
-                self._write(self._following.rows.add_entry(entry, begin))
+                self._write(following.rows.add_entry(entry, begin))
             elif "script_reports" in entry:
                 self._hand_over()
             elif "ended" in entry:
@@ -225,22 +223,20 @@ class Recorder(threading.Thread):
                 self._describe(entry)
         except (KeyError, TypeError, ValueError, OverflowError) as problem:
             self._log_once.warn_once(
-                f"entry {type(problem).__name__}", f"a line of {self._following.path} was not recorded: {problem}"
+                f"entry {type(problem).__name__}", f"a line of {following.path} was not recorded: {problem}"
             )
 
-    def _take_text_if_due(self, now: float) -> None:
-        assert self._following is not None
-        if self._takes_text or self._following.has_waited(self._text_after, now):
-            self._take_text()
+    def _take_text_if_due(self, following: JournalReader, now: float) -> None:
+        if self._takes_text or following.has_waited(self._text_after, now):
+            self._take_text(following)
 
-    def _take_text(self) -> None:
+    def _take_text(self, following: JournalReader) -> None:
         """Record the printed rows that are held, and those that come: no tracker was called."""
-        assert self._following is not None
-        while self._following.held:
+        while following.held:
             self._takes_text = True
-            self._take_in(*self._following.held[0])
-            if self._following.held:  # not if the script reports itself
-                self._following.held.popleft()
+            self._take_in(following, *following.held[0])
+            if following.held:  # not if the script reports itself
+                following.held.popleft()
 
     def _leave_text(self) -> None:
         """A tracker is called, or the script reports itself: what is printed is not recorded."""
@@ -256,18 +252,13 @@ class Recorder(threading.Thread):
             if self._is_left and row.time is not None and row.time <= self._recorded_until:
                 continue
             assert self._recorder is not None
-            assert self._run is not None
             if not self._recorder.comes_late(row):
                 if self._opens_segment:
                     self._opens_segment = False
-                    self._run.open_segment(row.step, SegmentReason.RESUME)
+                    self._recorder.run.open_segment(row.step, SegmentReason.RESUME)
                 if (batch := self.batch_of(row.step)) is not None:
                     row.values.setdefault("batch_index", batch)
             self._recorder.write_row(row)
-
-    def _save(self) -> None:
-        if self._following is not None and self._run is not None:
-            self._following.save()
 
     def _describe(self, entry: dict[str, Any]) -> None:
         """Names and configuration of a tracker; the first tracker that says something of a field is believed."""
@@ -277,10 +268,9 @@ class Recorder(threading.Thread):
         known = {name: entry[name] for name in ("project", "name", "tags") if entry.get(name)}
         config = {**(entry.get("config") or {}), **(self._facts.get("config") or {})}
         self._facts = {**known, **self._facts, "config": config}
-        if self._run is not None:
+        if self._run is not None and self._recorder is not None:
             self._run.describe(config=self._origin.config(self._facts))
-            if self._recorder is not None:
-                self._recorder.know(self._source_facts())
+            self._recorder.know(self._source_facts())
         elif "project" in known:
             self._at_once = True
 
