@@ -48,10 +48,8 @@ class LimitsInForce:
         self._clock = clock
         self._log_once = LogOnce(quiet=run.rank > 0)
         self._file: tuple[int, ...] | None = None  # of the limits, as it was read
-        self._in_file = Limits()
         self._observing = ""  # why nothing is obeyed, in the words of `observe`
-        self._announced: Limits | None = None  # what the collector knows
-        self._announced_stop = False
+        self._announced: tuple[Limits, bool] | None = None  # what the collector knows
         self.stopped = ""
         """Reason why no order is carried out now, as a clause; empty if orders are."""
         self.now = self._given
@@ -79,11 +77,12 @@ class LimitsInForce:
             stopped = "mode=observe"
         if stopped != self.stopped:
             self.stopped = stopped
-            said = f"no order is carried out: {stopped}" if stopped else "orders are carried out again"
-            self._log_once.warn(said)
-        if self.now is not self._announced or bool(stopped) is not self._announced_stop:
-            self._announced, self._announced_stop = self.now, bool(stopped)
-            self.run.has_limits(self._shown())
+            self._log_once.warn(f"no order is carried out: {stopped}" if stopped else "orders are carried out again")
+        shown = self.now, bool(stopped)
+        if shown != self._announced:
+            self._announced = shown
+            limits = self.now & Limits(mode=OrderMode.OBSERVE) if stopped else self.now
+            self.run.has_limits(limits.to_text())
         return stopped
 
     def refusal(self, order: Order, *, step: int, until: int | None) -> Refused | None:
@@ -118,44 +117,33 @@ class LimitsInForce:
         """Note that a rollback was just carried out."""
         self.run.history.rollback_times.append(self._clock())
 
-    def _shown(self) -> str:
-        return (self.now & Limits(mode=OrderMode.OBSERVE)).to_text() if self.stopped else self.now.to_text()
-
     def _killed(self) -> str:
-        if self._kill_path is None:
-            return ""
         try:
-            os.stat(self._kill_path)
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
+            return "" if _found(self._kill_path) is None else f"{self._kill_path} exists"
         except OSError as problem:
             return f"{self._kill_path} cannot be looked at ({problem.strerror})"
-        return f"{self._kill_path} exists"
 
     def _update_file(self) -> str:
         """Read the file of the limits if it is another one than before. Returns why it cannot be read."""
-        if self._limits_path is None:
-            return ""
         try:
-            found = os.stat(self._limits_path)
-        except (FileNotFoundError, NotADirectoryError):
-            if self._file is not None:
-                self._file, self._in_file, self.now = None, Limits(), self._given
-            return ""
+            found = _found(self._limits_path)
         except OSError as problem:
             return f"{self._limits_path} cannot be read ({problem.strerror})"
+        if self._limits_path is None or found is None:
+            self._file, self.now = None, self._given
+            return ""
         version = (found.st_mtime_ns, found.st_size, found.st_ino)
         if version == self._file:
             return ""
         try:
             if found.st_size > MAX_FILE_BYTES:
                 return f"{self._limits_path} may have at most {MAX_FILE_BYTES} bytes"
-            self._in_file = Limits.parse(Path(self._limits_path).read_text("utf-8"), self._limits_path)
+            in_file = Limits.parse(Path(self._limits_path).read_text("utf-8"), self._limits_path)
         except UnicodeDecodeError:
             return f"{self._limits_path} is no text in UTF-8"
         except (OSError, ConfigurationError) as problem:
             return str(problem)  # it is read again at the next boundary
-        self._file, self.now = version, self._given & self._in_file
+        self._file, self.now = version, self._given & in_file
         return ""
 
 
@@ -188,7 +176,10 @@ class OrderInbox:
 
     def peek(self) -> Order | None:
         """Return this rank's next order, which stays in the inbox."""
-        self._taken = self._taken or self._take()
+        run = self._limits.run
+        while self._taken is None and (order := run.take_order()) is not None:
+            if order.key not in run.history.answered:  # by an earlier process
+                self._taken = order
         return self._taken
 
     def next(self) -> Order | None:
@@ -260,12 +251,13 @@ class OrderInbox:
     def _release(self, order: Order) -> None:
         self._limits.run.accept(order, "the run was not held")
 
-    def _take(self) -> Order | None:
-        """Return the next order of the inbox that no earlier process has answered."""
-        run = self._limits.run
-        while (order := run.take_order()) is not None and order.key in run.history.answered:
-            pass
-        return order
+
+def _found(path: str | None) -> os.stat_result | None:
+    """Return what is known of a file; None where there is none. Raises OSError."""
+    try:
+        return None if path is None else os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _expired(order: Order, step: int, now: float) -> str | None:
