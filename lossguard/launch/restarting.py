@@ -18,7 +18,7 @@ from typing import Any
 
 from lossguard.guard.limits_in_force import LimitsInForce, OrderInbox
 from lossguard.guard.restart_state import RestartState
-from lossguard.launch.adapters import Adapter, Resume
+from lossguard.launch.adapters import Adapter
 from lossguard.launch.adapters.adapter import skips_in_environment, write_at_once
 from lossguard.launch.child import Child, Stop, descendants, write_stacks
 from lossguard.launch.launcher import STOPPING, ChildEnd, Restart, Supervisor
@@ -257,13 +257,13 @@ class RestartSupervisor(Supervisor):
     def _restart(self, step: int | None, *, opens_segment: bool = True) -> Restart:
         """Start the command from the checkpoint before `step`; None: from its beginning."""
         first, skipped = self.adapter.first_step, self.ledger.skips
-        resume = Resume() if step is None else self.adapter.resume(step - first, skipped)
+        arguments, variables = ([], {}) if step is None else self.adapter.resume(step - first, skipped)
         skips = skips_in_environment(skipped, self._folder / SKIPS_FILE) if self.adapter.can_skip else {}
         self._started_from, self._best_before = step, self._best_step
         self._hang.begin(self.order_limits.run.newest_step)
         return Restart(
-            command=[*self._command, *resume.arguments],
-            environment={**skips, **resume.environment},
+            command=[*self._command, *arguments],
+            environment={**skips, **variables},
             opens_segment=opens_segment,
         )
 

@@ -1,6 +1,6 @@
 """Stopping and resuming the commands of the frameworks, and skipping in them: one module for each framework."""
 
-from lossguard.launch.adapters.adapter import Adapter, Options, Resume
+from lossguard.launch.adapters.adapter import Adapter, Options
 from lossguard.launch.adapters.generic import GenericAdapter
 from lossguard.launch.adapters.hf import HFAdapter
 from lossguard.launch.adapters.megatron import MegatronAdapter
@@ -11,4 +11,4 @@ ADAPTERS: dict[str, type[Adapter]] = {
     each.name: each for each in (HFAdapter, MegatronAdapter, TorchtitanAdapter, NanochatAdapter, GenericAdapter)
 }
 
-__all__ = ["ADAPTERS", "Adapter", "Options", "Resume"]
+__all__ = ["ADAPTERS", "Adapter", "Options"]

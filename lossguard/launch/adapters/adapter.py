@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lossguard.vocabulary.errors import ConfigurationError
@@ -107,12 +107,8 @@ class Options:
     """The number of the first step in what is logged, 0 or 1; None: as the framework counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Additions to the command for its next start."""
-
-    arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+Resume = tuple[list[str], dict[str, str]]
+"""Arguments and environment variables that are added to a command for its next start."""
 
 
 class Adapter:
@@ -194,12 +190,10 @@ class Adapter:
         """
         return [move_aside(path, self.folder) for path in self.late_paths(step)]
 
-    def _template(self, step: int, path: Path) -> tuple[str, ...]:
+    def _template(self, step: int, path: Path) -> list[str]:
         """The user's own arguments for resuming."""
-        return tuple(
-            each.replace("{checkpoint}", str(path)).replace("{step}", str(step))
-            for each in shlex.split(self.options.resume_args or "")
-        )
+        given = shlex.split(self.options.resume_args or "")
+        return [each.replace("{checkpoint}", str(path)).replace("{step}", str(step)) for each in given]
 
 
 def skips_in_environment(skips: Sequence[Skip], file: Path) -> dict[str, str]:

@@ -40,4 +40,4 @@ class GenericAdapter(Adapter):
 
     def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
         path = numbered(self.folder, self.pattern)[step]
-        return Resume(self._template(step, path), {"LOSSGUARD_RESUME_STEP": str(step)})
+        return self._template(step, path), {"LOSSGUARD_RESUME_STEP": str(step)}

@@ -42,7 +42,7 @@ class HFAdapter(Adapter):
 
     def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
         path = self.folder.resolve() / f"checkpoint-{step}"
-        return Resume(self._template(step, path), {RESUME_VARIABLE: str(path)})
+        return self._template(step, path), {RESUME_VARIABLE: str(path)}
 
 
 def _is_whole(path: Path, step: int) -> bool:

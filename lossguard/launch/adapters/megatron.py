@@ -54,7 +54,7 @@ class MegatronAdapter(Adapter):
         arguments = ["--load", str(self.folder), "--ckpt-step", str(step)]
         if skipped:
             arguments += ["--iterations-to-skip", *dict.fromkeys([*own, *skipped])]
-        return Resume(tuple(arguments))
+        return arguments, {}
 
     def batch_of(self, step: int, ledger: Ledger) -> int:
         return max(0, step - self.first_step)

@@ -42,4 +42,4 @@ class NanochatAdapter(Adapter):
         ]
 
     def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
-        return Resume((f"--resume-from-step={step}",))
+        return [f"--resume-from-step={step}"], {}

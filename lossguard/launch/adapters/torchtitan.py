@@ -30,4 +30,4 @@ class TorchtitanAdapter(Adapter):
         return [step for step, path in found if (path / ".metadata").exists()]
 
     def resume(self, step: int, skips: Sequence[Skip]) -> Resume:
-        return Resume((f"--checkpoint.load_step={step}",))
+        return [f"--checkpoint.load_step={step}"], {}

@@ -17,9 +17,9 @@ def test_the_pattern_says_what_a_checkpoint_is_and_the_template_how_to_resume(tm
         (tmp_path / name).touch()
     adapter = ADAPTERS["generic"](["train"], {}, options(tmp_path))
     assert sorted(adapter.checkpoints()) == [5, 10]
-    found = adapter.resume(10, [Skip(3, 4)])
-    assert found.arguments == ("--resume", str(tmp_path / "step_0010.pt"), "--from=10")
-    assert found.environment == {"LOSSGUARD_RESUME_STEP": "10"}
+    arguments, variables = adapter.resume(10, [Skip(3, 4)])
+    assert arguments == ["--resume", str(tmp_path / "step_0010.pt"), "--from=10"]
+    assert variables == {"LOSSGUARD_RESUME_STEP": "10"}
     assert [path.name for path in adapter.late_paths(5)] == ["step_0010.pt"]
 
 

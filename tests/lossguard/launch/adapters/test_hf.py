@@ -41,12 +41,11 @@ def test_the_state_of_a_checkpoint_is_read_again_only_when_it_has_changed(
 
 
 def test_the_hook_in_the_process_resumes_and_a_script_may_want_an_argument_for_it_too(tmp_path: Path) -> None:
-    found = adapter(tmp_path).resume(10, [Skip(10, 20)])
-    assert found.arguments == ()
-    assert found.environment == {"LOSSGUARD_RESUME_CHECKPOINT": str(tmp_path / "checkpoint-10")}
+    variables = {"LOSSGUARD_RESUME_CHECKPOINT": str(tmp_path / "checkpoint-10")}
+    assert adapter(tmp_path).resume(10, [Skip(10, 20)]) == ([], variables)
     options = Options(checkpoints=str(tmp_path), resume_args="--resume_from_checkpoint '{checkpoint}' --at {step}")
-    found = ADAPTERS["hf"](["python", "train.py"], {}, options).resume(10, [])
-    assert found.arguments == ("--resume_from_checkpoint", str(tmp_path / "checkpoint-10"), "--at", "10")
+    arguments, _ = ADAPTERS["hf"](["python", "train.py"], {}, options).resume(10, [])
+    assert arguments == ["--resume_from_checkpoint", str(tmp_path / "checkpoint-10"), "--at", "10"]
 
 
 def test_the_hook_knows_the_checkpoint_of_its_trainer_by_any_name_of_the_folder(
@@ -56,7 +55,7 @@ def test_the_hook_knows_the_checkpoint_of_its_trainer_by_any_name_of_the_folder(
     (tmp_path / "link").symlink_to(tmp_path / "runs", target_is_directory=True)
     monkeypatch.chdir(tmp_path / "work")
     for name in ("../runs", "../link", str(tmp_path / "runs")):
-        for variable, value in adapter(Path(name)).resume(10, []).environment.items():
+        for variable, value in adapter(Path(name)).resume(10, [])[1].items():
             monkeypatch.setenv(variable, value)
         trainer = SimpleNamespace(args=SimpleNamespace(output_dir=name))
         assert _checkpoint_of(trainer, None) == str(tmp_path / "runs" / "checkpoint-10"), name

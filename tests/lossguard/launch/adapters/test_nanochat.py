@@ -20,7 +20,7 @@ def test_the_command_says_where_its_checkpoints_are(tmp_path: Path) -> None:
 
 
 def test_it_resumes_from_a_step_and_cannot_skip(tmp_path: Path) -> None:
-    assert adapter(tmp_path).resume(100, []).arguments == ("--resume-from-step=100",)
+    assert adapter(tmp_path).resume(100, []) == (["--resume-from-step=100"], {})
     assert (adapter(tmp_path).can_skip, adapter(tmp_path).first_step) == (False, 0)
     with pytest.raises(ConfigurationError, match="no --save-every"):
         ADAPTERS["nanochat"](COMMAND[:-1], {}, Options())

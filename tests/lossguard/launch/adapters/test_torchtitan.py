@@ -32,5 +32,5 @@ def test_a_checkpoint_counts_once_it_has_its_metadata_and_it_resumes_from_a_step
     (moved,) = found.discard_after(100)  # torchtitan would take any name with step-N in it for a checkpoint
     assert moved == tmp_path / "checkpoint.discarded" / "step-200"
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["step-100"]
-    assert found.resume(100, []).arguments == ("--checkpoint.load_step=100",)
+    assert found.resume(100, []) == (["--checkpoint.load_step=100"], {})
     assert not found.can_skip
