@@ -21,13 +21,11 @@ from lossguard.spool.spool import new_session
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.states import RunState
 
-PASSED = frozenset(
-    (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-)
-"""Signals that are passed on to the child. What the terminal sends (Ctrl-C) reaches it without our help, unless it was
-taken over and has another process group."""
 STOPPING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
 """Signals that ask the run to stop."""
+PASSED = STOPPING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
+"""Signals that are passed on to the child. What the terminal sends (Ctrl-C) reaches it without our help, unless it was
+taken over and has another process group."""
 POLL_SECONDS = 0.2
 """Pause between two looks of the supervisor; the end of the child and signals are noticed at once."""
 REAP_SECONDS = 60.0
@@ -193,9 +191,8 @@ class Launcher:
             if child is None or journal != child.journal:
                 self._recorder.follow(journal)
         if child is not None:
-            print(
-                f"lossguard: process {child.pid}, which an earlier launcher started, is still running and is recorded",
-                file=sys.stderr,
+            self._log_once.warn(
+                f"process {child.pid}, which an earlier launcher started, is still running and is recorded"
             )
             self._recorder.follow(child.journal, opens_segment=False)
         return child
@@ -213,7 +210,7 @@ class Launcher:
         try:
             child.note(self._folder)
         except OSError as problem:
-            print(f"lossguard: {self._folder} cannot be written ({problem.strerror})", file=sys.stderr)
+            self._log_once.warn(f"{self._folder} cannot be written ({problem.strerror})")
         self._recorder.follow(journal, opens_segment=what.opens_segment, is_left=False)
         return child
 

@@ -71,43 +71,16 @@ def add_restart_options(parser: Any) -> None:
     add("--checkpoints", metavar="FOLDER", help="where they are; generic: a pattern such as out/step_{step}")
     add("--resume-args", metavar="ARGS", help="added at a restart, as '--resume {checkpoint}', or with {step}")
     add("--can-skip", action="store_true", help="generic: the command reads LOSSGUARD_SKIPS or LOSSGUARD_SKIPS_FILE")
-    add(
-        "--first-step",
-        type=int,
-        choices=(0, 1),
-        help=f"number of the first step in what the command logs (default: 1 with {from_1}, else 0)",
-    )
-    add(
-        "--max-restarts",
-        type=int,
-        metavar="N",
-        default=10,
-        help="within an hour, after crashes and hangs (default: %(default)s)",
-    )
-    add(
-        "--grace",
-        type=float,
-        metavar="SECONDS",
-        default=30.0,
-        help="from SIGTERM to SIGKILL (default: %(default)g)",
-    )
-    add(
-        "--restart-backoff",
-        type=float,
-        metavar="SECONDS",
-        default=1.0,
-        help="before the first restart after a crash (default: %(default)g)",
-    )
-    add(
-        "--limits",
-        metavar="LIMITS",
-        help="what orders may do at most, as in mode=approve,max_depth=2000; see LOSSGUARD_LIMITS",
-    )
-    add(
-        "--restart-hangs",
-        action="store_true",
-        help=f"kill a command that hangs, and start it again; not with {CONTRACT}",
-    )
+    first = f"number of the first step in what the command logs (default: 1 with {from_1}, else 0)"
+    add("--first-step", type=int, choices=(0, 1), help=first)
+    restarts = "within an hour, after crashes and hangs (default: %(default)s)"
+    add("--max-restarts", type=int, metavar="N", default=10, help=restarts)
+    add("--grace", type=float, metavar="SECONDS", default=30.0, help="from SIGTERM to SIGKILL (default: %(default)g)")
+    backoff = "before the first restart after a crash (default: %(default)g)"
+    add("--restart-backoff", type=float, metavar="SECONDS", default=1.0, help=backoff)
+    add("--limits", help="what orders may do at most, as in mode=approve,max_depth=2000; see LOSSGUARD_LIMITS")
+    hangs = f"kill a command that hangs, and start it again; not with {CONTRACT}"
+    add("--restart-hangs", action="store_true", help=hangs)
 
 
 def limit_orders(text: str | None, environment: MutableMapping[str, str]) -> None:
