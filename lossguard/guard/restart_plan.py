@@ -45,11 +45,7 @@ FINISH_SECONDS = 2.0
 
 
 def restart(
-    run: Run,
-    *,
-    remedies: Mapping[str, int] | None = None,
-    ranks: Ranks | None = None,
-    limits: Limits | None = None,
+    run: Run, *, remedies: Mapping[str, int] | None = None, ranks: Ranks | None = None, limits: Limits | None = None
 ) -> "RestartPlan":
     """Return the plan of this process of `run`: which checkpoint it loads, what it skips, and when it has to leave.
 

@@ -262,9 +262,7 @@ class RestartSupervisor(Supervisor):
         self._started_from, self._best_before = step, self._best_step
         self._hang.begin(self.order_limits.run.newest_step)
         return Restart(
-            command=[*self._command, *arguments],
-            environment={**skips, **variables},
-            opens_segment=opens_segment,
+            command=[*self._command, *arguments], environment={**skips, **variables}, opens_segment=opens_segment
         )
 
     def _whole(self) -> list[int]:
