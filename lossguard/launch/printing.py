@@ -91,20 +91,18 @@ def _connected(kept: ExitStack, inherited: ExitStack) -> tuple[list[tuple[int, i
     `inherited` the sources.
     """
     try:
-        places = {number: (os.fstat(number).st_dev, os.fstat(number).st_ino) for number in (STDOUT, STDERR)}
+        is_one_place = os.path.sameopenfile(STDOUT, STDERR)
     except OSError:
         raise OSError("stdout or stderr is closed") from None
     pairs: list[tuple[int, int]] = []
     outputs: dict[int, int] = {}
-    for number in (STDOUT, STDERR):
-        if number == STDERR and places[STDERR] == places[STDOUT]:
-            outputs[number] = outputs[STDOUT]
-            continue
+    for number in (STDOUT,) if is_one_place else (STDOUT, STDERR):
         source, end = _terminal_like(number) if os.isatty(number) else os.pipe()
         kept.callback(os.close, end)
         inherited.callback(os.close, source)
         pairs.append((source, number))
         outputs[number] = end
+    outputs.setdefault(STDERR, outputs[STDOUT])
     return pairs, outputs
 
 

@@ -20,7 +20,6 @@ MAX_LOOK_SECONDS = 5.0
 class HangDetector:
     """The times of one child's steps."""
 
-    factor: float = FACTOR
     min_seconds: float = MIN_SECONDS
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=NUM_RECENT))
     _num_steps: int = 0
@@ -52,7 +51,7 @@ class HangDetector:
         """Seconds without a step that are a hang; None: not known yet."""
         if self._num_steps < MIN_STEPS or not self._recent:
             return None
-        return max(self.min_seconds, self.factor * max(self._recent))
+        return max(self.min_seconds, FACTOR * max(self._recent))
 
     def silent_for(self, now: float) -> float | None:
         """Seconds since the newest step, if that is a hang; None otherwise."""

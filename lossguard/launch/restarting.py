@@ -137,8 +137,7 @@ class RestartSupervisor(Supervisor):
             self._begin_to_stop(child, now)
         elif run is not None:
             self._observe(run, now)
-            self.order_limits.update()
-            if self._inbox.carry_out():
+            if self._inbox.has_order() and self._inbox.carry_out():
                 self._begin_to_stop(child, now)
             else:
                 self._look_for_hang(child, run, now)
@@ -345,7 +344,12 @@ class RestartSupervisor(Supervisor):
             directory = run.directory or self._folder
             file = directory / f"stacks-{time.strftime('%Y%m%d-%H%M%S')}.txt"
             pids = [child.pid, *(each.pid for each in descendants(child.pid))]
-            self._stacks = threading.Thread(target=_note_stacks, args=(pids, file, silent), daemon=True)
+
+            def note() -> None:
+                where = write_stacks(pids, file)
+                logger.warning("the command has logged no step for %.0f s and seems to hang: %s", silent, where)
+
+            self._stacks = threading.Thread(target=note, daemon=True)
             self._stacks.start()
         elif not self._stacks.is_alive() and self.restart_hangs:
             self._begin_to_stop(child, now)
@@ -357,8 +361,3 @@ def _applied(order: Order, step: int) -> dict[str, Any]:
     ignored = [f"lr_scale={order.lr_scale:g}"] if applied.pop("lr_scale", None) is not None else []
     ignored += order.remedies
     return applied | ({"detail": f"a launched command cannot apply {', '.join(ignored)}"} if ignored else {})
-
-
-def _note_stacks(pids: Sequence[int], file: Path, silent: float) -> None:
-    where = write_stacks(pids, file)
-    logger.warning("the command has logged no step for %.0f s and seems to hang: %s", silent, where)

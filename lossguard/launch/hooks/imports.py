@@ -57,10 +57,6 @@ class _HookingLoader:
     def __init__(self, loader: "Any") -> None:
         self._loader = loader
 
-    def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
-        module: ModuleType | None = self._loader.create_module(spec)
-        return module
-
     def exec_module(self, module: "ModuleType") -> None:
         module.__loader__ = self._loader
         if module.__spec__ is not None:
@@ -68,7 +64,7 @@ class _HookingLoader:
         self._loader.exec_module(module)
         hook(module)
 
-    def __getattr__(self, name: str) -> "Any":  # get_data, is_package, ..
+    def __getattr__(self, name: str) -> "Any":  # create_module, get_data, is_package, ..
         return getattr(self._loader, name)
 
 
