@@ -9,24 +9,6 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
 
-def _install_hooks() -> None:
-    journal = os.environ.get("LOSSGUARD_LAUNCH")
-    if not journal or "lossguard_hooks" in sys.modules:
-        return
-    folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "hooks")
-    path = os.path.join(folder, "__init__.py")
-    spec = ModuleSpec("lossguard_hooks", SourceFileLoader("lossguard_hooks", path), origin=path, is_package=True)
-    spec.submodule_search_locations = [folder]
-    _run(spec).install(journal)
-
-
-def _run_the_hidden_one() -> None:
-    here = os.path.dirname(os.path.abspath(__file__))
-    spec = PathFinder.find_spec("sitecustomize", [path for path in sys.path if os.path.abspath(path) != here])
-    if spec is not None:
-        _run(spec)
-
-
 def _run(spec: ModuleSpec) -> ModuleType:
     """Import a module from its spec, under its name: importlib.util, which does the same, takes longer to import."""
     module = sys.modules[spec.name] = ModuleType(spec.name)
@@ -41,8 +23,19 @@ def _run(spec: ModuleSpec) -> ModuleType:
     return module
 
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+
 try:
-    _install_hooks()
+    journal = os.environ.get("LOSSGUARD_LAUNCH")
+    if journal and "lossguard_hooks" not in sys.modules:
+        folder = os.path.join(os.path.dirname(HERE), "hooks")
+        path = os.path.join(folder, "__init__.py")
+        loader = SourceFileLoader("lossguard_hooks", path)
+        hooks = ModuleSpec("lossguard_hooks", loader, origin=path, is_package=True)
+        hooks.submodule_search_locations = [folder]
+        _run(hooks).install(journal)
 except Exception as problem:  # nothing of ours may keep a program from starting
     print(f"lossguard: the trackers cannot be hooked ({type(problem).__name__}: {problem})", file=sys.stderr)
-_run_the_hidden_one()
+hidden = PathFinder.find_spec("sitecustomize", [path for path in sys.path if os.path.abspath(path) != HERE])
+if hidden is not None:
+    _run(hidden)
