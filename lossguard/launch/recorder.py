@@ -67,21 +67,17 @@ class Origin(Protocol):
 class Recorder(threading.Thread):
     """Follows the journals of one run, in the order in which `follow` names them, until `close`."""
 
-    def __init__(
-        self, origin: Origin, names: NameMap, *, at_once: bool = False, text_after: float | None = None
-    ) -> None:
-        """`at_once`: begin the run before anything is logged; otherwise its project is not known before. `text_after`:
-        seconds for which printed rows wait for a tracker's call (None: TEXT_AFTER); with 0 no tracker is recorded."""
+    def __init__(self, origin: Origin, names: NameMap, *, at_once: bool = False, takes_text: bool = False) -> None:
+        """`at_once`: begin the run before anything is logged; otherwise its project is not known before. `takes_text`:
+        record printed rows, and no tracker; otherwise they wait for a tracker's call until TEXT_AFTER."""
         super().__init__(name="lossguard-recorder", daemon=True)
         self._origin = origin
         self._names = names
         self._at_once = at_once
-        self._text_after = TEXT_AFTER if text_after is None else text_after
-        self._takes_text: bool | None = True if text_after == 0.0 else None  # None: the tracker may still call
+        self._takes_text: bool | None = takes_text or None  # None: the tracker may still call
         self._text_facts = EVERY_STEP
         self._silent_at = time.monotonic() + SILENT_AFTER
         self._facts: Facts = {}
-        self._run: RecordingRun | None = None
         self._recorder: RunRecorder | None = None
         self._recorded_until = 0.0  # time of the newest row that an earlier launcher has recorded
         self._following: JournalReader | None = None
@@ -91,6 +87,8 @@ class Recorder(threading.Thread):
         self._lock = threading.RLock()  # of all of this: `follow` and `close` are called from the main thread
         self._closing = threading.Event()
         self._log_once = LogOnce()
+        self.recorded: RecordingRun | None = None
+        """The run, once it has begun here: it takes orders, and opens segments for a child that is started again."""
         self.script_reports = False
         """True if the script calls `lossguard.init`: then it records itself."""
         self.has_reported = False
@@ -102,18 +100,13 @@ class Recorder(threading.Thread):
         self.ended: dict[str, Any] | None = None
         """Last entry of the child's interpreter; None: there is none, as after kill -9."""
 
-    @property
-    def recorded(self) -> Run | None:
-        """The run, once it has begun here: it takes orders, and opens segments for a child that is started again."""
-        return self._run
-
     def begin_at_once(self) -> Run | None:
         """The run, begun now if its project is known; None otherwise. Raises ConfigurationError."""
         with self._lock:
-            if self._run is None and self._at_once:
+            if self.recorded is None and self._at_once:
                 self._begin()
             self.drain()  # what an earlier launcher has left stands before the segment that the caller opens
-            return self._run
+            return self.recorded
 
     def follow(self, journal: Path, *, opens_segment: bool = True, is_left: bool = True) -> None:
         """Record what is logged to `journal` from now on, and first what is left of the one before.
@@ -157,7 +150,7 @@ class Recorder(threading.Thread):
         with self._lock:
             self._leave_journal(final=True)
             if self._is_silent():
-                log_once = self._log_once if self._run is None else self._run.log_once
+                log_once = self._log_once if self.recorded is None else self.recorded.log_once
                 log_once.warn_once(NO_STEPS, NOTHING_RECORDED)
             if self._recorder is not None:
                 self._recorder.say_preview()
@@ -178,7 +171,7 @@ class Recorder(threading.Thread):
             return
         with self._lock:
             try:
-                if self._at_once and self._run is None and not self.script_reports:
+                if self._at_once and self.recorded is None and not self.script_reports:
                     self._begin_or_stand_back()
                 if (following := self._following) is not None:
                     self._advance(following)
@@ -227,7 +220,7 @@ class Recorder(threading.Thread):
             )
 
     def _take_text_if_due(self, following: JournalReader, now: float) -> None:
-        if self._takes_text or following.has_waited(self._text_after, now):
+        if self._takes_text or following.has_waited(TEXT_AFTER, now):
             self._take_text(following)
 
     def _take_text(self, following: JournalReader) -> None:
@@ -268,8 +261,8 @@ class Recorder(threading.Thread):
         known = {name: entry[name] for name in ("project", "name", "tags") if entry.get(name)}
         config = {**(entry.get("config") or {}), **(self._facts.get("config") or {})}
         self._facts = {**known, **self._facts, "config": config}
-        if self._run is not None and self._recorder is not None:
-            self._run.describe(config=self._origin.config(self._facts))
+        if self.recorded is not None and self._recorder is not None:
+            self.recorded.describe(config=self._origin.config(self._facts))
             self._recorder.know(self._source_facts())
         elif "project" in known:
             self._at_once = True
@@ -304,7 +297,7 @@ class Recorder(threading.Thread):
             *(run, self._names, self._source_facts()), say=lambda preview: logger.warning(f"{preview}\n{where}")
         )
         self._recorder.begin_again(newest)
-        self._run = run
+        self.recorded = run
 
     def _source_facts(self) -> SourceFacts:
         return self._text_facts if self._takes_text else facts_of(self._facts.get("config") or {})
@@ -312,9 +305,9 @@ class Recorder(threading.Thread):
     def _hand_over(self) -> None:
         self.script_reports = self.has_reported = True
         self._leave_text()
-        if self._run is not None:
-            self._run.hand_over()
-        self._run = self._recorder = None
+        if self.recorded is not None:
+            self.recorded.hand_over()
+        self.recorded = self._recorder = None
 
 
 def _newest_row(folder: Path | None) -> Row | None:

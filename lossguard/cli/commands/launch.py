@@ -129,7 +129,7 @@ class _Launch:
         url = self._settings.url if self._settings.mode is Mode.ONLINE else None
         adapter = self._options.restart_with
         plan = f"an order restarts the command ({adapter})" if adapter else "a rollback needs --restart-with or a guard"
-        recorder = Recorder(self, names, at_once=self._project is not None, text_after=0.0 if is_text else None)
+        recorder = Recorder(self, names, at_once=self._project is not None, takes_text=is_text)
         supervisor = supervisor_for(
             self._options, command, folder=folder, run_folder=next(iter(self._run_folders()), None)
         )

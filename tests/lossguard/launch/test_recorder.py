@@ -259,19 +259,19 @@ def printed(step: int, at: float, **values: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("tracker_at", "text_after", "recorded", "is_said"),
+    ("tracker_at", "takes_text", "recorded", "is_said"),
     [
-        (159.0, None, [(0, 2.0), (1, 1.0)], False),  # the tracker is called within a minute of the first line
-        (161.0, None, [(5, 7.0), (6, 6.0), (7, 5.0)], True),
-        (100.0, 0.0, [(5, 7.0), (6, 6.0), (7, 5.0)], True),  # --text
-        (None, None, [(5, 7.0), (6, 6.0), (7, 5.0)], False),  # the command has ended before the minute was over
+        (159.0, False, [(0, 2.0), (1, 1.0)], False),  # the tracker is called within a minute of the first line
+        (161.0, False, [(5, 7.0), (6, 6.0), (7, 5.0)], True),
+        (100.0, True, [(5, 7.0), (6, 6.0), (7, 5.0)], True),  # --text
+        (None, False, [(5, 7.0), (6, 6.0), (7, 5.0)], False),  # the command has ended before the minute was over
     ],
 )
 def test_printed_lines_are_recorded_unless_a_tracker_is_called_within_a_minute(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     tracker_at: float | None,
-    text_after: float | None,
+    takes_text: bool,
     recorded: list[tuple[int, float]],
     is_said: bool,
 ) -> None:
@@ -280,7 +280,7 @@ def test_printed_lines_are_recorded_unless_a_tracker_is_called_within_a_minute(
         calls = [entry(0, loss=2.0) | {"time": tracker_at}, entry(1, loss=1.0) | {"time": tracker_at + 1}]
         entries += [{"tracker": "wandb", "config": {"lr": 0.1}}, *calls]
     write(tmp_path / "a.journal", *entries, printed(7, 170.0, loss=5.0))
-    recorder = Recorder(Origin(tmp_path), NameMap(), text_after=text_after)
+    recorder = Recorder(Origin(tmp_path), NameMap(), takes_text=takes_text)
     left: list[None] = []
     recorder.leave_text = lambda: left.append(None)
     recorder.follow(tmp_path / "a.journal")
