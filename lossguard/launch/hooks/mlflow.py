@@ -21,7 +21,6 @@ class _LoggedRuns:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._log = TrackerLog("mlflow", journal)
-        self._num_calls: dict[str, int] = {}  # of metrics without a step
         self._last_steps: dict[str, int] = {}  # of each name
         self._newest_step = 0
         self._params: dict[str, Any] = {}
@@ -58,9 +57,7 @@ class _LoggedRuns:
         newest step of the others."""
         if name.startswith(SYSTEM_METRICS):
             return self._newest_step
-        at = whole(step) if step is not None else 0
-        if not at:
-            at = self._num_calls[name] = self._num_calls.get(name, -1) + 1
+        at = (whole(step) if step is not None else 0) or self._log.count(name)
         if goes_back := at < self._last_steps.get(name, 0):
             self._last_steps.clear()
         self._newest_step = at if goes_back else max(self._newest_step, at)

@@ -8,57 +8,45 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .journal import Journal
-from .tracker_log import TrackerLog, number, numbers, whole, wrap
+from .tracker_log import TrackerLog, numbers, whole, wrap
 
 CONFIGURATIONS = ("args", "model_config")
 """Tags of texts that hold a configuration as JSON, as the Hugging Face Trainer writes them."""
 
 
-class _LoggedWriter:
-    """One SummaryWriter."""
-
-    def __init__(self, writer: Any, tracker: str, journal: Journal) -> None:
-        folder = str(getattr(writer, "log_dir", None) or getattr(writer, "logdir", None) or "")
-        self.log = TrackerLog(tracker, journal, source=f"{tracker}:{folder}")
-        self._num_calls: dict[str, int] = {}  # of tags without a step
-
-    def scalars(self, values: dict[str, float], step: Any) -> None:
-        at = whole(step) if step is not None else None
-        if at is not None:
-            self.log.scalars(at, values)
-            return
-        for tag, value in values.items():  # TensorBoard writes all of them at step 0
-            count = self._num_calls[tag] = self._num_calls.get(tag, -1) + 1
-            self.log.scalars(count, {tag: value})
-
-
 def hook(module: ModuleType, journal: Journal) -> None:
     """Wrap `add_scalar`, `add_scalars`, `add_text` and `add_hparams`."""
     tracker = "tensorboard" if module.__name__.startswith("torch.") else "tensorboardX"
-    writers: WeakKeyDictionary[Any, _LoggedWriter] = WeakKeyDictionary()
+    logs: WeakKeyDictionary[Any, TrackerLog] = WeakKeyDictionary()  # of each SummaryWriter
 
-    def logged(writer: Any) -> _LoggedWriter:
-        known = writers.get(writer)
-        if known is None:
-            known = writers[writer] = _LoggedWriter(writer, tracker, journal)
-        return known
+    def log_of(writer: Any) -> TrackerLog:
+        if writer not in logs:
+            folder = getattr(writer, "log_dir", None) or getattr(writer, "logdir", None) or ""
+            logs[writer] = TrackerLog(tracker, journal, source=f"{tracker}:{folder}")
+        return logs[writer]
+
+    def record(writer: Any, values: dict[str, float], step: Any) -> None:
+        if not values or not journal.is_written:
+            return
+        log, at = log_of(writer), whole(step) if step is not None else None
+        if at is not None:
+            log.scalars(at, values)
+            return
+        for tag, value in values.items():  # TensorBoard writes all of them at step 0
+            log.scalars(log.count(tag), {tag: value})
 
     def add_scalar(writer: Any, tag: str, scalar_value: Any, global_step: Any = None, *_: Any, **__: Any) -> None:
-        value = number(scalar_value)
-        if value is not None and journal.is_written:
-            logged(writer).scalars({tag: value}, global_step)
+        record(writer, numbers({tag: scalar_value}), global_step)
 
     def add_scalars(
         writer: Any, main_tag: str, tag_scalar_dict: dict[str, Any], global_step: Any = None, *_: Any, **__: Any
     ) -> None:
-        values = numbers(tag_scalar_dict, f"{main_tag}/")
-        if values and journal.is_written:
-            logged(writer).scalars(values, global_step)
+        record(writer, numbers(tag_scalar_dict, f"{main_tag}/"), global_step)
 
     def add_text(writer: Any, tag: str, text_string: Any, *_: Any, **__: Any) -> None:
         if tag in CONFIGURATIONS and isinstance(text_string, str) and journal.is_written:
             config = json.loads(text_string) if text_string.startswith("{") else None
-            logged(writer).log.describe(config=config if tag == "args" or config is None else {tag: config})
+            log_of(writer).describe(config=config if tag == "args" or config is None else {tag: config})
 
     wrap(module.SummaryWriter, "add_scalar", add_scalar)
     wrap(module.SummaryWriter, "add_scalars", add_scalars)

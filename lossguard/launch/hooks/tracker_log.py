@@ -20,6 +20,7 @@ class TrackerLog:
         self._tracker = tracker
         self._source = source or tracker
         self._journal = journal
+        self._num_calls: dict[str, int] = {}  # of scalars without a step
         self._templates: dict[tuple[str, ...], str] = {}  # of lines with the names that are logged together
 
     def scalars(self, step: int, values: Mapping[str, float], *, complete: bool = False) -> None:
@@ -37,6 +38,11 @@ class TrackerLog:
         if own:
             entry = {"step": step, "time": time(), "tracker": self._tracker, "values": own}
             self._journal.write({**entry, "complete": True} if complete else entry)
+
+    def count(self, name: str) -> int:
+        """Return the number of earlier calls for a scalar that comes without a step."""
+        count = self._num_calls[name] = self._num_calls.get(name, -1) + 1
+        return count
 
     def describe(self, **facts: Any) -> None:
         """Names and configuration of the run in the tracker; what is None is left out."""
