@@ -88,30 +88,24 @@ class LimitsInForce:
     def refusal(self, order: Order, *, step: int, until: int | None) -> Refused | None:
         """Return why the run, before `step` of `until`, does not carry out `order`; None if it does."""
         self.update()
-        now = self._clock()
         if self._key is not None and (why := problem_with(order.signature, order.signed, self.run.id, self._key)):
             return Refusal.UNTRUSTED, why
+        expired = _expired(order, step, self._clock())
         if order.kind is OrderKind.RELEASE:
-            expired = _expired(order, step, now)
             return None if expired is None else (Refusal.STALE, expired)
+        if not self.stopped and (why := expired or self.run.outdated(order)) is not None:
+            return Refusal.STALE, why
+        return self.would_refuse(order, step=step, until=until)
+
+    def would_refuse(self, order: Order, *, step: int, until: int | None) -> Refused | None:
+        """Return why an order that a person approves now would not be carried out; None if it would."""
         if self.stopped:
             return Refusal.OBSERVES, f"the trainer carries out no orders: {self.stopped}"
-        if (why := _expired(order, step, now) or _in_front(order, step) or self.run.outdated(order)) is not None:
-            return Refusal.STALE, why
-        return self.now.refusal(order, step=step, until=until, num_rollbacks=self.num_rollbacks(now))
-
-    def would_refuse(self, order: Order, *, step: int, until: int | None) -> str | None:
-        """Return why an order that a person approves now would not be carried out, as a clause; None if it would."""
-        if self.stopped:
-            return f"the trainer carries out no orders: {self.stopped}"
-        if (why := _in_front(order, step)) is not None:
-            return why
-        refused = self.now.refusal(order, step=step, until=until, num_rollbacks=self.num_rollbacks(self._clock()))
-        return None if refused is None else refused[1]
-
-    def num_rollbacks(self, now: float) -> int:
-        """Return the number of rollbacks of the last 24 hours, by this process and earlier ones."""
-        return sum(at > now - DAY for at in self.run.history.rollback_times)
+        if order.kind is OrderKind.ROLLBACK and order.rewind_to is not None and order.rewind_to > step:
+            return Refusal.STALE, f"it goes back to step {order.rewind_to}, and the run is before it, at step {step}"
+        a_day_ago = self._clock() - DAY
+        num_rollbacks = sum(at > a_day_ago for at in self.run.history.rollback_times)
+        return self.now.refusal(order, step=step, until=until, num_rollbacks=num_rollbacks)
 
     def count_rollback(self) -> None:
         """Note that a rollback was just carried out."""
@@ -267,9 +261,3 @@ def _expired(order: Order, step: int, now: float) -> str | None:
         late = now - order.expires_at
         return f"it expired {late:.0f} s ago by this machine's clock: it came too late, or one of the clocks is wrong"
     return None
-
-
-def _in_front(order: Order, step: int) -> str | None:
-    if order.kind is not OrderKind.ROLLBACK or order.rewind_to is None or order.rewind_to <= step:
-        return None
-    return f"it goes back to step {order.rewind_to}, and the run is before it, at step {step}"

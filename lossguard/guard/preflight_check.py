@@ -45,7 +45,7 @@ class PreflightCheck:
         try:
             refused = self._limits.would_refuse(question.as_order(), step=step, until=until)
             texts, tier = () if refused else self._read_texts(question), tier_of(self._checkpoints, question.step)
-            arguments = (question, refused or "", texts, tier)
+            arguments = (question, refused[1] if refused else "", texts, tier)
             self._thread = threading.Thread(target=self._look, args=arguments, name="lossguard-preflight", daemon=True)
             self._thread.start()
         except Exception as problem:  # no reason to end a run that computes
