@@ -13,12 +13,15 @@ from typing import Any
 from lossguard.checkpoints.state import generators
 from lossguard.guard.data import loaders
 from lossguard.guard.data.comparison import END, Repeats, StepOnDemand
-from lossguard.guard.data.entering import Change, end_workers, entered_at, indices_in
 from lossguard.guard.data.loaders import (
+    Change,
     EpochOrders,
     changed_generators,
     draw_base_seed,
     draws_base_seed,
+    end_workers,
+    entered_at,
+    indices_in,
     is_by_index,
     leave,
     refuse_without_order,

@@ -1,17 +1,18 @@
-"""Parts of a loader of batches: what of it cannot be read again, and the orders of its epochs."""
+"""Parts of a loader of batches: what of it cannot be read again, the orders of its epochs, and entering one of them."""
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from lossguard.checkpoints.state import digest, generators, restore_generators
-from lossguard.guard.data.source import KNOWN_PACKAGES, refuse_unrepeatable
+from lossguard.guard.data.source import is_known, refuse_unrepeatable
 
 # What a loader of batches is made of.
 #
@@ -62,13 +63,12 @@ def draw_base_seed(loader: Any, epoch: int) -> None:
 
 def own_generators(loader: Any) -> list[torch.Generator]:
     """Generators of the loader and its samplers, apart from those of samplers that seed them anew with each epoch."""
-    found: list[torch.Generator] = []
+    found: dict[int, torch.Generator] = {}
     for part in parts_of(loader):
-        values = {} if hasattr(part, "set_epoch") and part is not loader else getattr(part, "__dict__", {})
-        for value in values.values():
-            if isinstance(value, torch.Generator) and not any(value is known for known in found):
-                found.append(value)
-    return found
+        if part is loader or not hasattr(part, "set_epoch"):
+            values = getattr(part, "__dict__", {}).values()
+            found |= {id(value): value for value in values if isinstance(value, torch.Generator)}
+    return list(found.values())
 
 
 def leave(opened: Any) -> None:
@@ -105,7 +105,7 @@ def refuse_without_order(loader: Any) -> None:
         raise ValueError(
             f"{_named(endless[-1])} has no length: give it a __len__, the number of {units} of an epoch"
         ) from None
-    own = [part for part in parts_of(sampler) if type(part).__module__.split(".")[0] not in KNOWN_PACKAGES]
+    own = [part for part in parts_of(sampler) if not is_known(part)]
     if own and not _repeats_itself(sampler, loader.dataset):
         raise ValueError(
             f"{_named(own[0])} gives another order each time: derive its order from a seed and the epoch (set_epoch), "
@@ -117,7 +117,7 @@ def _refuse_unrepeatable_dataset(loader: Any) -> None:
     """Refuse an iterable dataset that does not repeat; what workers read is not tried in this process."""
     inside = getattr(loader, "base_dataloader", loader)
     dataset = getattr(inside, "dataset", None)
-    if not isinstance(dataset, IterableDataset) or type(dataset).__module__.split(".")[0] in KNOWN_PACKAGES:
+    if not isinstance(dataset, IterableDataset) or is_known(dataset):
         return
     if getattr(inside, "persistent_workers", False):
         raise ValueError(
@@ -259,16 +259,13 @@ class EpochOrders:
 def changed_generators(before: Mapping[str, Any], after: Mapping[str, Any], *, base_seed: bool = False) -> set[str]:
     """Name the generators of the process that have changed; not torch's if only a `base_seed` was drawn."""
     changed = {name for name in ("python", "numpy") if name in before and before[name] != after[name]}
-    expected = [before["torch"], *([_after_base_seed(before["torch"])] if base_seed else [])]
+    expected = [before["torch"]]
+    if base_seed:  # as an iterator of a DataLoader draws it for its workers
+        generator = torch.Generator()
+        generator.set_state(before["torch"])
+        torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator)
+        expected.append(generator.get_state())
     return changed if any(torch.equal(state, after["torch"]) for state in expected) else changed | {"torch"}
-
-
-def _after_base_seed(state: torch.Tensor) -> torch.Tensor:
-    """The state after an iterator of a DataLoader has drawn the seed of its workers."""
-    generator = torch.Generator()
-    generator.set_state(state)
-    torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator)
-    return generator.get_state()
 
 
 def _hex(state: torch.Tensor) -> str:
@@ -277,3 +274,114 @@ def _hex(state: torch.Tensor) -> str:
 
 def _unhex(state: str) -> torch.Tensor:
     return torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8, device="cpu")
+
+
+# Entering an epoch at any batch, and making other batches of its samples: nothing else is loaded.
+
+DATA_LOADER_ARGUMENTS = (
+    *("dataset", "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context"),
+    *("generator", "prefetch_factor", "pin_memory_device", "in_order"),  # the last one since torch 2.6
+)
+Change = Callable[..., Iterable[Any]]
+"""A function from the indices of the batches of an epoch to other ones: see `SkippedSamples.without`."""
+
+
+def entered_at(
+    loader: Any, offset: int, *, base_seed: bool = True, change: Change | None = None, **replaced: Any
+) -> Any:
+    """Return a loader of the same epoch without its first `offset` batches; `loader` must be `is_by_index`.
+
+    Accelerate's loaders keep their state: what they prepare stays, and the loader inside begins later.
+    `base_seed`: whether its iterator draws one from the generator of the loader, or else from torch's.
+    `change`: applied to the indices of all batches of the epoch. `replaced`: other arguments of the DataLoader.
+    """
+    if hasattr(loader, "base_dataloader"):
+        entered, num_each = object.__new__(type(loader)), num_dispatched(loader)
+        if change is not None and dispatches(loader):
+            change = partial(change, num_each=num_each, is_even=True)
+        options: dict[str, Any] = {"base_seed": base_seed, "change": change, **replaced}
+        begun = entered_at(loader.base_dataloader, offset * num_each, **options)
+        vars(entered).update(vars(loader), base_dataloader=begun)
+        return entered
+    arguments = {name: getattr(loader, name) for name in DATA_LOADER_ARGUMENTS if hasattr(loader, name)}
+    if not base_seed:
+        arguments["generator"] = torch.Generator()
+    arguments |= replaced
+    if loader.batch_sampler is None:  # the samples, or a sampler of whole batches
+        return DataLoader(batch_size=None, sampler=_From(loader.sampler, offset, change), **arguments)
+    return DataLoader(batch_sampler=_From(loader.batch_sampler, offset, change, form=list), **arguments)
+
+
+class _From(BatchSampler):
+    """Yields what a sampler yields, changed by `change`, and without the first `offset`.
+
+    `form`: the type in which `change` takes each batch; None: as the sampler gives it.
+    """
+
+    def __init__(
+        self, inner: Any, offset: int, change: Change | None, form: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.inner, self.offset, self.change, self.form = inner, offset, change, form
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.change is None:
+            return islice(self.inner, self.offset, None)
+        given = self.inner if self.form is None else map(self.form, self.inner)
+        return islice(self.change(given, shortest=_shortest(self.inner)), self.offset, None)
+
+    def __len__(self) -> int:
+        return max(0, len(self.inner) - self.offset)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what accelerate asks of a sampler, such as its `batch_size`."""
+        if name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+def _shortest(sampler: Any) -> int | None:
+    """Return the number of samples in the last batch of an epoch; None if all batches must keep their size."""
+    if type(sampler) is not BatchSampler or sampler.drop_last or getattr(sampler.sampler, "num_replicas", 1) > 1:
+        return None
+    size = sampler.batch_size
+    return (len(sampler.sampler) - 1) % size + 1  # type: ignore[arg-type]
+
+
+def dispatches(loader: Any) -> bool:
+    """Return True if process 0 reads the batches of all processes, which must have one size: accelerate can do so."""
+    return hasattr(loader, "split_batches")
+
+
+def num_dispatched(loader: Any) -> int:
+    """Return how many batches of the loader inside become one batch of each process."""
+    return 1 if getattr(loader, "split_batches", True) else int(loader.state.num_processes)
+
+
+def indices_in(loader: Any, epoch: int, offsets: range) -> list[Any]:
+    """Return the indices of the samples of each batch at `offsets`, without loading them; the epoch begins now."""
+    here: dict[str, Any] = {"num_workers": 0, "prefetch_factor": None, "pin_memory": False, "timeout": 0}
+    here |= {"multiprocessing_context": None, "dataset": _Indices(), "collate_fn": lambda batch: batch}
+    opened = entered_at(loader, offsets.start, base_seed=draws_base_seed(loader, epoch), **here)
+    num = len(offsets)
+    if dispatches(loader):
+        num = 0 if loader.state.process_index else num * num_dispatched(loader)
+        opened = opened.base_dataloader
+    if hasattr(opened, "iteration"):
+        opened.iteration = epoch  # accelerate tells the samplers
+    batches = list(islice(opened, num))
+    leave(opened)
+    return batches
+
+
+class _Indices(Dataset[Any]):
+    """Sample i is i."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return index
+
+
+def end_workers(loader: Any) -> None:
+    """End the workers of a loader that persist."""
+    inside = getattr(loader, "base_dataloader", loader)
+    if getattr(inside, "_iterator", None) is not None:
+        inside._iterator = None

@@ -202,9 +202,14 @@ class Stream:
         return batch
 
 
+def is_known(part: Any) -> bool:
+    """Return True for a sampler or a stream of KNOWN_PACKAGES."""
+    return type(part).__module__.split(".")[0] in KNOWN_PACKAGES
+
+
 def refuse_unrepeatable(iterable: Any) -> None:
     """Raise ValueError, in a sentence, for what does not begin again with the same batch. Reads the first one twice."""
-    if type(iterable).__module__.split(".")[0] in KNOWN_PACKAGES:
+    if is_known(iterable):
         return
     numbers = OwnNumbers()
     begins = []

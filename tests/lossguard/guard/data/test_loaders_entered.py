@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from lossguard.guard.data.entering import entered_at, indices_in
+from lossguard.guard.data.loaders import entered_at, indices_in
 
 
 def test_a_loader_that_is_entered_later_keeps_what_it_was_given() -> None:
