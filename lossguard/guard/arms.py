@@ -180,7 +180,7 @@ class Arms:
             first, end = order.skip_from, order.skip_to
             skip = Skip(cursor, after) if first is None or end is None else Skip(first, end)
             yield _Trained(Arm.REWIND_AND_SKIP, skip=skip)
-        names = self._remedies.names
+        names = list(self._remedies.registered)
         if remedy := next(iter(order.remedies), names[self._num_orders % len(names)] if names else None):
             yield _Trained(Arm.REWIND_WITH_REMEDY, remedy=remedy)
 

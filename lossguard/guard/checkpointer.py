@@ -338,7 +338,8 @@ class Position:
         self._saver.restored(self.step)
         self.enter(state)
         self.skips_ended |= state["skips_ended"]
-        self._remedies.restore(state["remedies"])
+        for name, end in state["remedies"].items():
+            self._remedies.ends.setdefault(name, end)  # what the spool says is newer
         self._saver.pinned, self._saver.pinned_until = state["pinned"], state["pinned_until"]
         if "comparison" in state:
             self._comparison.load_state_dict(state["comparison"])

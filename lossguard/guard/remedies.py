@@ -5,9 +5,8 @@ end, and the history of the run holds the ends. So a resumed process and a run t
 effect at their step, and nothing of it depends on which process has switched it on.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from lossguard.run.ranks import Ranks
 from lossguard.run.run import Run
@@ -18,14 +17,12 @@ LASTS = 2000
 """Steps for which a remedy is in effect, unless it says otherwise."""
 
 
-@dataclass(slots=True)
-class Remedy:
+class Remedy(NamedTuple):
     """A remedy that a loop has registered."""
 
     apply: Callable[[], object]
     revert: Callable[[], object]
     lasts: int
-    is_applied: bool = False
 
 
 class Remedies:
@@ -33,7 +30,9 @@ class Remedies:
 
     def __init__(self, run: Run, ranks: Ranks, log_once: LogOnce) -> None:
         self._run, self._ranks, self._log_once = run, ranks, log_once
-        self._registered: dict[str, Remedy] = {}
+        self.registered: dict[str, Remedy] = {}
+        """The remedies that the loop has registered, by name."""
+        self._applied: set[str] = set()
         self.lr_factor: Callable[[int], float] = lambda step: 1.0
         """Returns the factor of a step's learning rate; `lossguard.torch.learning_rate_remedy` sets it."""
 
@@ -46,14 +45,14 @@ class Remedies:
         """See `Guard.remedy`."""
         if not is_remedy(name):
             raise ValueError(f"the name of a remedy has 1 to 64 characters of a-z, 0-9 and _, not {name!r:.100}")
-        if name in self._registered:
+        if name in self.registered:
             raise ValueError(f"the remedy {name!r} is registered twice; register each one once, before guard.steps")
         if type(lasts) is not int or not 1 <= lasts < MAX_STEP:
             raise ValueError(f"lasts={lasts!r:.100} of the remedy {name!r} must be a number of steps, at least 1")
         for what, function in (("apply", apply), ("revert", revert)):
             if not callable(function):
                 raise ValueError(f"{what}={function!r:.100} of the remedy {name!r} must be a function")
-        self._registered[name] = Remedy(apply, revert, lasts)
+        self.registered[name] = Remedy(apply, revert, lasts)
         self._run.can_apply(name)
 
     def start(self, names: Iterable[str], step: int) -> dict[str, Any]:
@@ -64,10 +63,10 @@ class Remedies:
         ends: dict[str, int] = {}
         problems = []
         for name in names:
-            if (problem := self._switch_on(name)) is not None:
+            if problem := self._switch_on(name):
                 problems.append(problem)
             else:
-                ends[name] = max(self.ends.get(name, 0), step + self._registered[name].lasts)
+                ends[name] = max(self.ends.get(name, 0), step + self.registered[name].lasts)
         self.ends.update(ends)
         return ({"remedies": ends} if ends else {}) | ({"detail": "; ".join(problems)} if problems else {})
 
@@ -78,29 +77,24 @@ class Remedies:
         """
         self.revert_ended(step)
         for name, end in list(self.ends.items()):
-            if step < end and not self._is_applied(name) and self._switch_on(name) is not None:
+            if step < end and name not in self._applied and self._switch_on(name):
                 del self.ends[name]  # it would fail at every step
 
     def revert_ended(self, step: int) -> None:
         """Before `step`: revert what is in effect no more."""
         for name, end in self.ends.items():
-            if step >= end and self._is_applied(name):
+            if step >= end and name in self._applied:
                 self._switch_off(name)
                 self._run.declare(REMEDY, name=name, state="ended")
 
-    def restore(self, ends: Mapping[str, int]) -> None:
-        """Take over the ends that a checkpoint holds; what the spool says is newer."""
-        for name, end in ends.items():
-            self.ends.setdefault(name, end)
-
     def present(self) -> tuple[frozenset[str], dict[str, int]]:
-        """The values that are applied, and their ends: for `put_back`."""
-        return frozenset(filter(self._is_applied, self._registered)), dict(self.ends)
+        """The names of those that are applied, and the ends: for `put_back`."""
+        return frozenset(self._applied), dict(self.ends)
 
     def put_back(self, present: tuple[frozenset[str], dict[str, int]]) -> None:
         """Apply and revert what has changed since `present`. What a checkpoint holds must be restored after it."""
         applied, ends = present
-        for name in self._registered:
+        for name in self.registered:
             if name in applied:
                 self._switch_on(name)
             else:
@@ -108,13 +102,8 @@ class Remedies:
         self.ends.clear()
         self.ends.update(ends)
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the remedies that the loop has registered."""
-        return list(self._registered)
-
-    def _switch_on(self, name: str) -> str | None:
-        """Apply it on all ranks, unless it is applied. Returns why that failed, or None."""
+    def _switch_on(self, name: str) -> str:
+        """Apply it on all ranks, unless it is applied. Returns why that failed; empty if it did not."""
         try:
             self._ranks.run_on_all(self._apply_here, name)
         except RanksError:
@@ -124,28 +113,22 @@ class Remedies:
             why = f"the remedy {name!r} could not be applied: {problem}"
             self._log_once.warn_once(f"apply {name}", f"{why}; training continues without it")
             return why
-        return None
+        return ""
 
     def _apply_here(self, name: str) -> None:
-        remedy = self._registered.get(name)
-        if remedy is None:
+        if name not in self.registered:
             raise LookupError("this loop has not registered it")
-        if not remedy.is_applied:
-            remedy.apply()
-            remedy.is_applied = True
-
-    def _is_applied(self, name: str) -> bool:
-        remedy = self._registered.get(name)
-        return remedy is not None and remedy.is_applied
+        if name not in self._applied:
+            self.registered[name].apply()
+            self._applied.add(name)
 
     def _switch_off(self, name: str) -> None:
         """Revert it on this rank, if it is applied. An error is reported, and it is not tried again."""
-        remedy = self._registered.get(name)
-        if remedy is None or not remedy.is_applied:
+        if name not in self._applied:
             return
-        remedy.is_applied = False
+        self._applied.remove(name)
         try:
-            remedy.revert()
+            self.registered[name].revert()
         except Exception as problem:  # the loop's own code must not end the run
             why = f"{type(problem).__name__}: {problem}"
             self._log_once.warn_once(f"revert {name}", f"the remedy {name!r} could not be reverted: {why}")
