@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow(2)
 MAX_FILES = {
     "metric": 9,
     "order_into_guard": 30,
-    "order_into_trainer": 35,
+    "order_into_trainer": 34,
     "report": 62,
     "page": 43,
 }

@@ -132,3 +132,24 @@ class Remedies:
         except Exception as problem:  # the loop's own code must not end the run
             why = f"{type(problem).__name__}: {problem}"
             self._log_once.warn_once(f"revert {name}", f"the remedy {name!r} could not be reverted: {why}")
+
+
+class ScaledRates:
+    """Scales the rates of an optimizer for one step; a schedule may compute its next value from those of before."""
+
+    def __init__(self) -> None:
+        self._given: list[Any] = []  # numbers or 0-dim tensors; empty between two steps, and where nothing is scaled
+
+    def scale(self, optimizer: Any, factor: float) -> None:
+        """Call it before `optimizer.step()`."""
+        if factor != 1.0:
+            self._given = [group["lr"] for group in optimizer.param_groups]
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * factor
+
+    def undo(self, optimizer: Any) -> None:
+        """Call it after `optimizer.step()`."""
+        if self._given:
+            for group, rate in zip(optimizer.param_groups, self._given, strict=True):
+                group["lr"] = rate
+            self._given = []

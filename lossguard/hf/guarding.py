@@ -18,9 +18,9 @@ from transformers import Trainer
 
 from lossguard.guard.controller import Boundary, Controller
 from lossguard.guard.data.batches import Batches
+from lossguard.guard.remedies import ScaledRates
 from lossguard.hf.measuring import Hooks, Measuring
 from lossguard.hf.trainer_checkpoints import HfCheckpoints, TrainerProgress
-from lossguard.torch.remedies import ScaledRates
 from lossguard.torch.summary_writer import purge
 from lossguard.vocabulary.errors import LossguardError, never_raises
 

@@ -22,6 +22,7 @@ from lossguard.checkpoints.remote.files import within
 from lossguard.guard.controller import Controller
 from lossguard.guard.data.batches import Batches, MicroBatches
 from lossguard.guard.data.comparison import Repeats
+from lossguard.guard.remedies import ScaledRates
 from lossguard.lightning.framework import (
     LightningModule,
     RichProgressBar,
@@ -36,7 +37,6 @@ from lossguard.lightning.framework import (
 from lossguard.lightning.trainer_checkpoints import Callbacks, LightningCheckpoints, LoggedMetrics, Loops
 from lossguard.lightning.watch import Watch
 from lossguard.run.run import Run
-from lossguard.torch.remedies import ScaledRates
 from lossguard.torch.summary_writer import purge
 from lossguard.vocabulary.errors import ConfigurationError, LossguardError, never_raises
 from lossguard.vocabulary.limits import Limits

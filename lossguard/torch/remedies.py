@@ -12,35 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from lossguard.guard.controller import Controller
 from lossguard.guard.remedies import LASTS
 from lossguard.run.collectives import is_sharded, local_part
-
-
-class ScaledRates:
-    """Scales the rates before a step, and undoes it after it: a schedule may compute its next value from them."""
-
-    def __init__(self) -> None:
-        self._given: list[Any] = []  # numbers or 0-dim tensors; empty between two steps, and where nothing is scaled
-
-    def scale(self, optimizer: Optimizer, factor: float) -> None:
-        """Call it before `optimizer.step()`."""
-        if factor != 1.0:
-            self._given = [group["lr"] for group in optimizer.param_groups]
-            for group in optimizer.param_groups:
-                group["lr"] = group["lr"] * factor
-
-    def undo(self, optimizer: Optimizer) -> None:
-        """Call it after `optimizer.step()`."""
-        if self._given:
-            for group, rate in zip(optimizer.param_groups, self._given, strict=True):
-                group["lr"] = rate
-            self._given = []
-
-
-# Remedies.
 
 PALM_Z_WEIGHT = 1e-4
 """Chowdhery et al., "PaLM", 2022, section 5."""

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
 from lossguard import Guard, Run
-from lossguard.guard.remedies import Remedies
+from lossguard.guard.remedies import Remedies, ScaledRates
 from lossguard.run.ranks import Ranks
 from lossguard.vocabulary.errors import LogOnce
 from lossguard.vocabulary.orders import Order
@@ -248,3 +249,13 @@ def test_an_order_of_a_collector_switches_a_remedy_on_and_the_answer_names_the_o
     assert collector.runs["r"]["capabilities"] == ["rollback", "preflight", "remedy:weight"]
     why = "the remedy 'unknown' could not be applied: this loop has not registered it"
     assert collector.answers == {3: {"state": "applied", "key": "k3", "rewound_to": 2, "detail": why}}
+
+
+def test_the_rates_are_scaled_for_one_step_and_then_what_they_were_to_the_last_digit() -> None:
+    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.1, 0.3)]
+    optimizer, rates = torch.optim.SGD(groups), ScaledRates()
+    for factor, expected in ((0.7, [0.1 * 0.7, 0.3 * 0.7]), (1.0, [0.1, 0.3])):
+        rates.scale(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == expected
+        rates.undo(optimizer)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.3]

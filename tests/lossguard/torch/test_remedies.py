@@ -19,7 +19,6 @@ from lossguard.torch import (
     reset_damaged_moments,
     z_loss_remedy,
 )
-from lossguard.torch.remedies import ScaledRates
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 
 
@@ -162,13 +161,3 @@ def test_the_recipe_of_the_docs_scales_the_rates_of_a_scheduler_and_not_its_sche
 
     plain = used("plain", {})
     assert used("scaled", {7: rollback(rewind_to=4, lr_scale=0.5)}) == [*plain[:6], *(rate * 0.5 for rate in plain[4:])]
-
-
-def test_the_rates_are_scaled_for_one_step_and_then_what_they_were_to_the_last_digit() -> None:
-    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.1, 0.3)]
-    optimizer, rates = torch.optim.SGD(groups), ScaledRates()
-    for factor, expected in ((0.7, [0.1 * 0.7, 0.3 * 0.7]), (1.0, [0.1, 0.3])):
-        rates.scale(optimizer, factor)
-        assert [group["lr"] for group in optimizer.param_groups] == expected
-        rates.undo(optimizer)
-        assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.3]
