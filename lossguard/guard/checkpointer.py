@@ -1,7 +1,7 @@
 """The checkpoints of a guarded run: when they are saved and pinned, and the position that each holds."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any
@@ -38,11 +38,6 @@ def _durable_tier(checkpoints: CheckpointStore) -> Tier:
     return Tier(getattr(checkpoints, "durable_tier", Tier.DISK))
 
 
-def _scales_loss(instance: Any) -> bool:
-    """Return True for a GradScaler that is in use."""
-    return hasattr(instance, "get_scale") and hasattr(instance, "is_enabled") and instance.is_enabled()
-
-
 class CheckpointSaver:
     """Saves a run into a CheckpointStore: a save that fails is reported, and the run continues without it."""
 
@@ -55,12 +50,14 @@ class CheckpointSaver:
         self._is_saved_by_another = run.rank > 0 and ranks.size == 1  # rank 0 saves for ranks that cannot communicate
         store: Any = checkpoints
         self._memory = store if hasattr(store, "save_in_memory") and store.memory_every else None
+        self._list_durable: Callable[[], list[int]] = getattr(self._memory, "durable_steps", checkpoints.steps)
         self._certifier = store if hasattr(store, "take_uncertified") else None
         self._load_seconds: dict[Tier, float] = {}
         self._save_seconds: dict[Tier, float] = {}
         if self._certifier is not None:
             self._certifier.doubt = self._doubt
-        if any(map(_scales_loss, getattr(checkpoints, "objects", {}).values())):
+        scalers = (each for each in getattr(checkpoints, "objects", {}).values() if hasattr(each, "get_scale"))
+        if any(hasattr(each, "is_enabled") and each.is_enabled() for each in scalers):
             run.scales_loss()
         self._agreed_doubt: tuple[int, str | None] = (-1, None)  # step that is saved in memory, and what rank 0 says
         self._durable: list[int] = []  # as listed last
@@ -87,10 +84,6 @@ class CheckpointSaver:
         except OSError as problem:  # a disk of the network that is away
             self._log_once.warn_once("steps", f"the checkpoints cannot be listed: {problem}")
         return self._durable
-
-    def _list_durable(self) -> list[int]:
-        steps: list[int] = self._checkpoints.steps() if self._memory is None else self._memory.durable_steps()
-        return steps
 
     def _steps(self) -> list[int]:
         return sorted({*self.durable_steps(), *_memory_steps(self._checkpoints)})
@@ -122,8 +115,12 @@ class CheckpointSaver:
 
         A durable one would have to wait while an earlier one is being uploaded, so it is left out then.
         """
-        is_due = step % self._every == 0
-        if is_due and not self._is_uploading(step):
+        is_due, store = step % self._every == 0, self._checkpoints
+        is_uploading = is_due and hasattr(store, "is_uploading") and self.ranks.broadcast(store.is_uploading())
+        if is_uploading:
+            why = f"an earlier one has been uploaded for more than {self._every} steps"
+            self._log_once.warn_once("uploading", f"no checkpoint of step {step}: {why}")
+        if is_due and not is_uploading:
             self.save(step, state)
         elif (memory := self._memory) is not None and (is_due or step % memory.memory_every == 0):
             if self._certifier is not None:  # else the ranks would not hold the same steps
@@ -134,15 +131,6 @@ class CheckpointSaver:
         """Return the reason against the state before `step`, which rank 0 alone knows; in memory it counts for all."""
         agreed_step, reason = self._agreed_doubt
         return reason if step == agreed_step else self.run.doubt(step)
-
-    def _is_uploading(self, step: int) -> bool:
-        if not hasattr(self._checkpoints, "is_uploading") or not self.ranks.broadcast(self._checkpoints.is_uploading()):
-            return False
-        self._log_once.warn_once(
-            "uploading",
-            f"no checkpoint of step {step}: an earlier one has been uploaded for more than {self._every} steps",
-        )
-        return True
 
     def save(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
         """Save durably, or begin to, unless the present state is saved. `state()` is what the controller must know."""
@@ -209,28 +197,22 @@ class CheckpointSaver:
         """Tell the collector which steps can be restored; rank 0 alone looks."""
         if self.run.rank > 0:
             return
-        steps = self._steps()
-        self.run.set_restorable(steps, self._tiers(steps))
-        if self._failed_after is not None and max(self._durable, default=-1) > self._failed_after:
-            self._failed_after = None
-            self.run.cannot_save("")
-
-    def _tiers(self, steps: Sequence[int]) -> list[RestorableTier]:
-        """`steps`, which can be restored, by tier. A step that both hold counts as in memory: it is loaded from there.
-
-        A store that does not say that it keeps some in memory, or at a URL, has them all on the disk.
-        """
-        in_memory = set(_memory_steps(self._checkpoints))
+        # A step that both tiers hold counts as in memory: it is loaded from there.
+        steps, in_memory = self._steps(), set(_memory_steps(self._checkpoints))
         by_tier = {
             Tier.MEMORY: tuple(step for step in steps if step in in_memory),
             _durable_tier(self._checkpoints): tuple(step for step in steps if step not in in_memory),
         }
         load, save = self._load_seconds, self._save_seconds
-        return [
+        tiers = [
             RestorableTier(tier=tier, steps=held, load_seconds=load.get(tier), save_seconds=save.get(tier))
             for tier, held in by_tier.items()
             if held
         ]
+        self.run.set_restorable(steps, tiers)
+        if self._failed_after is not None and max(self._durable, default=-1) > self._failed_after:
+            self._failed_after = None
+            self.run.cannot_save("")
 
     def pin_all(self, until: int) -> None:
         """Keep all that there are now up to step `until`: the rollback may have been too short."""
@@ -247,16 +229,14 @@ class CheckpointSaver:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nothing is restored, saved or deleted while another process does so."""
-        lock, unlock = (
-            None if self._is_saved_by_another else getattr(self._checkpoints, name, None) for name in ("lock", "unlock")
-        )
-        if lock is not None:
-            lock(wait=self.run.lock_wait)
+        store: Any = None if self._is_saved_by_another else self._checkpoints
+        if hasattr(store, "lock"):
+            store.lock(wait=self.run.lock_wait)
         try:
             yield
         finally:
-            if unlock is not None:
-                unlock()
+            if hasattr(store, "unlock"):
+                store.unlock()
 
 
 # The position of a run between two steps.
@@ -316,7 +296,8 @@ class Position:
         state: dict[str, Any] = {"step": self.step, "cursor": self.cursor, "lr_scale": self.lr_scale, "ledger": skips}
         state |= {"run": self._owner, "remedies": dict(self._remedies.ends)}
         state |= {"rollbacks": len(self._run.history.rewound_to), "skips_ended": self.skips_ended}
-        state |= {} if self.resume_from is None else {"resume_from": self.resume_from}
+        if self.resume_from is not None:
+            state["resume_from"] = self.resume_from
         if self.data is not None:
             state["data"] = self.data.state_dict()
         if self.gate is not None:
@@ -331,7 +312,11 @@ class Position:
     def _restore_here(self, step: int, not_before: int) -> None:
         state = self._saver.load(step, not_before=not_before)
         self._check_owner(state["run"])
-        _check_position(state, step)
+        if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:  # each step has used one batch
+            raise CheckpointMismatch(
+                f"the checkpoint for step {step} contains step {state['step']}, batch {state['cursor']}: none can "
+                "reach it"
+            )
         self.step = state["step"]
         self.is_discarded = self._run.history.has_discarded(self.step, state["rollbacks"])
         self.has_resumed_from_it = self.resume_from is not None and state.get("resume_from") == self.resume_from
@@ -362,11 +347,3 @@ class Position:
         elif owner not in (None, self._owner) and not self._run.history.num_segments:
             held = f"{self._saver.place} holds checkpoints of run {owner!r}"
             raise CheckpointError(f"{held}: pass run_id={owner!r} to init, or use another folder")
-
-
-def _check_position(state: dict[str, Any], step: int) -> None:
-    """The restored step is at or before the requested one, and each step before it has used one batch."""
-    if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:
-        raise CheckpointMismatch(
-            f"the checkpoint for step {step} contains step {state['step']}, batch {state['cursor']}: none can reach it"
-        )
