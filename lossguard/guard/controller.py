@@ -40,6 +40,7 @@ from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
 
 SKIP_SAMPLES = ("run", "once")
 """Values of `skip_samples`: the samples of skipped batches stay skipped, or come again in later epochs."""
+NO_SKIPS = "the data does not repeat itself, so no batch of it can be skipped"
 MAX_NAMED_SAMPLES = 20
 """Maximum number of skipped samples that a sentence or an answer to the collector names."""
 MAX_RETURNED = 16
@@ -116,7 +117,7 @@ class Controller:
             step=lambda _: self.step,
             until=lambda: self._until,
             handlers={OrderKind.ROLLBACK: self._roll_back, OrderKind.HOLD: self._hold},
-            problem_with=self._problem_with,
+            problem_with=lambda order: NO_SKIPS if order.skip_from is not None and self._position.skips_ended else None,
         )
         self._stopping = False  # all ranks know of a signal
         self._saver = CheckpointSaver(run, checkpoints, self.ranks, self._log_once, every=every)
@@ -251,15 +252,11 @@ class Controller:
             self._saver.settle(wait=True)
             self.ranks.exchange(RankState(self.step), wait=True)  # all ranks have reached the end
             self.ranks.close()
-            if self._stopping and self.step < self._until and self.run.rank == 0:
-                self._tell_how_to_resume()
-
-    def _tell_how_to_resume(self) -> None:
-        assert self.interrupted_by is not None
-        newest = max(self._saver.durable_steps(), default=None)
-        resume = f"LOSSGUARD_RUN_ID={self.run.id} with the same command resumes it from step {newest}"
-        where = "no checkpoint is saved" if newest is None else resume
-        self.tell(f"{self.interrupted_by.name}: the run stopped before step {self.step}; {where}")
+            if self.interrupted_by and self._stopping and self.step < self._until and self.run.rank == 0:
+                newest = max(self._saver.durable_steps(), default=None)
+                resume = f"LOSSGUARD_RUN_ID={self.run.id} with the same command resumes it from step {newest}"
+                where = "no checkpoint is saved" if newest is None else resume
+                self.tell(f"{self.interrupted_by.name}: the run stopped before step {self.step}; {where}")
 
     def abandon(self) -> None:
         """The loop raised, or was left early: signal handlers and locks are as before, and nothing is saved."""
@@ -280,7 +277,9 @@ class Controller:
         combined = self._exchange_state(wait=self.step >= self._until)
         while combined.order and self._inbox.carry_out():
             pass
-        self._find_later_samples()
+        samples = self._sample_skips  # a skip may reach into an epoch that has begun since the rollback
+        if samples is not None and samples.is_due and (found := samples.find(self.ledger.skips, self.ranks)):
+            self.tell(_describe(found))
         if not self._stopping and self.step < self._until:
             self.remedies.update(self.step)
             self._saver.save_if_due(self.step, self._position.state)
@@ -305,7 +304,6 @@ class Controller:
 
     def _resume(self) -> None:
         history, chosen = self.run.history, self._position.resume_from
-        reason = SegmentReason.RESUME if history.num_segments else SegmentReason.START
         known = self.ranks.ask_rank_0(self.checkpoints.steps)
         goes_back = self._goes_back()
         if known and not (goes_back and history.num_segments):
@@ -320,10 +318,9 @@ class Controller:
             self.tell(f"resumed from the checkpoint of step {self.step}{carried_out}")
         elif history.num_segments:
             self.tell(f"no checkpoint of the run was found: it begins again at step {self.step}; is the folder right?")
-        if known:
-            reason = SegmentReason.RESUME
-            if self._position.skips_ended:
-                self.run.cannot_skip()
+        if known and self._position.skips_ended:
+            self.run.cannot_skip()
+        reason = SegmentReason.RESUME if known or history.num_segments else SegmentReason.START
         self.run.open_segment(self.step, reason, None, applied)
         self._saver.report_restorable()
         if chosen is not None:
@@ -334,11 +331,9 @@ class Controller:
         if step in known:
             self._restore(step)
         if step not in known or self.step != step or self.ranks.broadcast(self._position.is_discarded):
-            others = [str(each) for each in known if each != step]
-            there_are = (
-                f"choose one of {', '.join(others)}" if others else "there is no other one: is the run_id right?"
-            )
-            raise ConfigurationError(f"resume_from={step}: no checkpoint of that step can be restored; {there_are}")
+            others = ", ".join(str(each) for each in known if each != step)
+            choice = f"choose one of {others}" if others else "there is no other one: is the run_id right?"
+            raise ConfigurationError(f"resume_from={step}: no checkpoint of that step can be restored; {choice}")
         self.tell(f"went back to the checkpoint of step {step} (resume_from); the newest one was of step {known[-1]}")
         if step < known[-1]:
             self._saver.discard_after(step)
@@ -369,7 +364,11 @@ class Controller:
     def _exchange_state(self, *, wait: bool) -> RankState:
         """Tell the other ranks of a signal or an order, and learn of theirs."""
         has_order = self._inbox.has_order()
-        self._answer_preflight()
+        if self.run.question is not None:
+            self.preflight.update(self.step, self._until)
+        if self.preflight.has_found_a_problem:
+            self.preflight.has_found_a_problem = False
+            self._saver.report_restorable()
         state = RankState(self.step, self.interrupted_by or 0, has_order, self.comparison.findings)
         combined = self.ranks.exchange(state, wait=wait)
         self._report(combined.findings)
@@ -401,18 +400,6 @@ class Controller:
                 f"batch {batch} was read again with other samples: this run skips no more. "
                 + ("" if self.comparison.data is None else self.comparison.data.advice)
             )
-
-    def _answer_preflight(self) -> None:
-        if self.run.question is not None:
-            self.preflight.update(self.step, self._until)
-        if self.preflight.has_found_a_problem:
-            self.preflight.has_found_a_problem = False
-            self._saver.report_restorable()
-
-    def _problem_with(self, order: Order) -> str | None:
-        if order.skip_from is not None and self._position.skips_ended:
-            return "the data does not repeat itself, so no batch of it can be skipped"
-        return None
 
     def _roll_back(self, order: Order) -> bool:
         """Restore, extend the ledger, and record both in one line of the spool. Returns whether that worked."""
@@ -479,33 +466,20 @@ class Controller:
         self.ledger.add(skip)
         self.comparison.skip(order.id, skip)
         applied["compared"] = self.comparison.is_possible and self.skip_samples == "run"
-        return applied | self._leave_out(skip, applied.get("detail"))
-
-    def _leave_out(self, skip: Skip, detail: str | None) -> dict[str, Any]:
-        """Have later epochs leave out the samples of `skip`; return what the spool records of it, after `detail`."""
-        if self._sample_skips is None:
-            return {}
-        self._sample_skips.find(self.ledger.skips, self.ranks)
-        if not (found := self._sample_skips.found_of(skip)):
-            return {}
-        details = filter(None, [detail, _describe(_indices_in(found))])
-        return {"samples": found, "detail": "; ".join(details)}
-
-    def _find_later_samples(self) -> None:
-        """Find the samples of a skip in those epochs that have begun since the rollback."""
-        if self._sample_skips is None or not self._sample_skips.is_due:
-            return
-        if found := self._sample_skips.find(self.ledger.skips, self.ranks):
-            self.tell(_describe(_indices_in(found)))
+        if self._sample_skips is not None:
+            self._sample_skips.find(self.ledger.skips, self.ranks)
+            if found := self._sample_skips.found_of(skip):
+                details = filter(None, [applied.get("detail"), _describe(found)])
+                applied |= {"samples": found, "detail": "; ".join(details)}
+        return applied
 
     def _restore_newest(self, left_step: int, why: str) -> None:
         """Restore the newest checkpoint after a restore that failed half-way.
 
         Raises CheckpointMismatch when that fails too: training on a half-restored model would be worse than stopping.
         """
-        self._log_once.warn_once(
-            f"recover {why}", f"a rollback failed ({why}): the newest checkpoint is restored instead"
-        )
+        sentence = f"a rollback failed ({why}): the newest checkpoint is restored instead"
+        self._log_once.warn_once(f"recover {why}", sentence)
         try:
             self._restore(max(self.ranks.ask_rank_0(self.checkpoints.steps), default=left_step))
         except CheckpointMismatch:
@@ -539,7 +513,8 @@ def _indices_in(ranges: list[list[Any]]) -> list[Any]:
     return list(dict.fromkeys(index for _, _, indices in ranges for index in indices))
 
 
-def _describe(indices: list[Any]) -> str:
+def _describe(ranges: list[list[Any]]) -> str:
+    indices = _indices_in(ranges)
     named = [f"{index!s:.40}" for index in indices[:MAX_NAMED_SAMPLES]]
     more = [".."] if len(indices) > MAX_NAMED_SAMPLES else []
     return f"later epochs leave out {len(indices)} skipped samples: {', '.join(named + more)}"
