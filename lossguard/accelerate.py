@@ -10,7 +10,6 @@ it is to be preferred where it can hold the state: on one process and under DDP.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,30 +58,29 @@ class AcceleratorCheckpoints(FrameworkCheckpoints):
         left_out: Iterable[Any] = (),
     ) -> None:
         check_strategy(accelerator)
-        self._accelerator = accelerator
-        if not is_remote(directory):
-            _refuse_folder_of_accelerate(accelerator, local_path(directory))
+        self._accelerator: Any = accelerator
+        is_automatic = accelerator.project_configuration.automatic_checkpoint_naming
+        if is_automatic and accelerator.project_dir is not None and not is_remote(directory):
+            folder, automatic = local_path(directory), Path(accelerator.project_dir, "checkpoints").absolute()
+            if automatic in (folder.absolute(), *folder.absolute().parents):
+                raise ValueError(
+                    f"{folder} lies in {automatic}, where accelerate deletes by itself: choose another folder"
+                )
         super().__init__(directory, keep=keep, keep_bytes=keep_bytes, blocking=True, left_out=left_out)
 
     def _saved_objects(self) -> list[Any]:
-        of: Any = self._accelerator
+        of = self._accelerator
         return [*of._models, *of._optimizers, *of._schedulers, *of._custom_objects, of.scaler]
 
     def _with_arguments(self, names: Sequence[str]) -> str:
         return f"accelerator.register_for_checkpointing({', '.join(names)})"
 
     def _write_by_framework(self, folder: Path) -> None:
-        with self._own_names():
-            self._accelerator.save_state(str(folder / STATE))
-
-    @contextmanager
-    def _own_names(self) -> Iterator[None]:
-        """Accelerate would choose a folder, count it, and delete older ones."""
         configuration = self._accelerator.project_configuration
         before = configuration.automatic_checkpoint_naming, configuration.iteration
-        configuration.automatic_checkpoint_naming = False
+        configuration.automatic_checkpoint_naming = False  # it would choose a folder, count it, and delete older ones
         try:
-            yield
+            self._accelerator.save_state(str(folder / STATE))
         finally:
             configuration.automatic_checkpoint_naming, configuration.iteration = before
 
@@ -91,19 +89,17 @@ class AcceleratorCheckpoints(FrameworkCheckpoints):
         self._accelerator.load_state(str(self._restored_from.folder / STATE))
 
     def _parts(self) -> Iterator[Any]:
-        accelerator: Any = self._accelerator
-        return iter([*accelerator._models, *accelerator._optimizers])
+        return iter([*self._accelerator._models, *self._accelerator._optimizers])
 
     def _certified_parts(self, states: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         return {f"part {number}": (each, each.state_dict()) for number, each in enumerate(self._parts())}
 
     def _digests(self) -> dict[str, Digest]:
-        accelerator: Any = self._accelerator
         digests: dict[str, Digest] = {}
-        for number, model in enumerate(accelerator._models):
+        for number, model in enumerate(self._accelerator._models):
             digests[f"model {number}"] = digest(dict(model.named_parameters()) | dict(model.named_buffers()))
         for kind in ("optimizer", "scheduler", "custom_object"):
-            for number, each in enumerate(getattr(accelerator, f"_{kind}s")):
+            for number, each in enumerate(getattr(self._accelerator, f"_{kind}s")):
                 digests[f"{kind} {number}"] = digest(each.state_dict())
         return digests
 
@@ -120,12 +116,3 @@ def check_strategy(accelerator: Accelerator) -> None:
         raise ValueError(
             f"the strategy {strategy.value} is not supported, only one process and DDP: use run.log without a guard"
         )
-
-
-def _refuse_folder_of_accelerate(accelerator: Accelerator, directory: Path) -> None:
-    configuration = accelerator.project_configuration
-    if not configuration.automatic_checkpoint_naming or accelerator.project_dir is None:
-        return
-    automatic = Path(accelerator.project_dir, "checkpoints").absolute()
-    if automatic in (directory.absolute(), *directory.absolute().parents):
-        raise ValueError(f"{directory} lies in {automatic}, where accelerate deletes by itself: choose another folder")
