@@ -29,10 +29,9 @@ from lossguard.lightning.framework import (
     TensorBoardLogger,
     TQDMProgressBar,
     Trainer,
+    refuse,
     refuse_arguments,
     refuse_setup,
-    refuse_several_loaders,
-    refuse_without_length,
 )
 from lossguard.lightning.trainer_checkpoints import Callbacks, LightningCheckpoints, LoggedMetrics, Loops
 from lossguard.lightning.watch import Watch
@@ -110,7 +109,10 @@ class Lossguard(Watch):
             dataloader = prepared(dataloader)
             if not trainer.training or trainer.sanity_checking:
                 return dataloader
-            refuse_without_length(dataloader)
+            try:
+                len(dataloader)  # type: ignore[arg-type]
+            except TypeError:
+                refuse("a training loader without a length", "its epochs have no known end: give its dataset a __len__")
             return GuardedLoader(self, dataloader)
 
         vars(trainer.strategy)["process_dataloader"] = process_dataloader
@@ -122,7 +124,7 @@ class Lossguard(Watch):
             return
         loader = trainer.train_dataloader
         if not isinstance(loader, GuardedLoader):
-            refuse_several_loaders()
+            refuse("training with several loaders", "their common position is not known: combine their datasets")
         loader.is_guarded = True
         self._undo.callback(setattr, loader, "is_guarded", False)
         self._accumulate = trainer.accumulate_grad_batches

@@ -43,20 +43,10 @@ else:
 OR_WATCH = "or use lossguard.lightning.Watch(run), which reports and never rolls back"
 
 
-def refuse_arguments(
-    *,
-    every: int,
-    store: str,
-    keep: int,
-    keep_bytes: int | None,
-    memory: int,
-    memory_every: int,
-    skip_samples: str = "run",
-) -> None:
-    """Raise ConfigurationError for what the callback cannot be called with."""
-    least = {"every": (every, 1), "keep": (keep, 1), "keep_bytes": (keep_bytes, 1)}
-    least |= {"memory": (memory, 0), "memory_every": (memory_every, 1)}
-    for name, (given, minimum) in least.items():
+def refuse_arguments(*, store: str, skip_samples: str, memory: int, **numbers: int | None) -> None:
+    """Raise ConfigurationError for what the callback cannot be called with. Each of `numbers` is 1 or more, or None."""
+    for name, given in {"memory": memory, **numbers}.items():
+        minimum = 0 if name == "memory" else 1
         if given is not None and given < minimum:
             raise ConfigurationError(f"{name}={given} must be at least {minimum}")
     if store not in ("lossguard", "lightning"):
@@ -73,45 +63,33 @@ def has_whole_gradients(strategy: Any) -> bool:
     return isinstance(strategy, SingleDeviceStrategy | DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
 
 
-def refuse_setup(trainer: Trainer, module: LightningModule, *, store: str = "lossguard") -> None:
+def refuse_setup(trainer: Trainer, module: LightningModule, *, store: str) -> None:
     """Raise ConfigurationError for what a rollback in the middle of `fit` cannot restore."""
     strategy: Any = trainer.strategy
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if not has_whole_gradients(strategy):
-        _refuse(f"{type(strategy).__name__}", "it is not tested: use one device or strategy='ddp'")
+        refuse(f"{type(strategy).__name__}", "it is not tested: use one device or strategy='ddp'")
     if (method := getattr(strategy, "_start_method", "popen")) != "popen":
-        _refuse(
+        refuse(
             f"strategy='ddp_{method}'", "the run belongs to the process that began it: use strategy='ddp' or torchrun"
         )
     if not module.automatic_optimization:
-        _refuse("manual optimization", "only the module knows where a step begins: let Lightning optimize")
+        refuse("manual optimization", "only the module knows where a step begins: let Lightning optimize")
     if "dataloader_iter" in inspect.signature(module.training_step).parameters:
-        _refuse("a training_step(dataloader_iter)", "it reads ahead by itself: take the batch instead")
+        refuse("a training_step(dataloader_iter)", "it reads ahead by itself: take the batch instead")
     if any(isinstance(each, GradientAccumulationScheduler) for each in callbacks):
-        _refuse("GradientAccumulationScheduler", "batches change their size: use Trainer(accumulate_grad_batches=..)")
+        refuse("GradientAccumulationScheduler", "batches change their size: use Trainer(accumulate_grad_batches=..)")
     if averaging := [each for each in callbacks if isinstance(each, StochasticWeightAveraging | WeightAveraging)]:
-        _refuse(type(averaging[0]).__name__, "a rollback would leave its average as it is: average in the module")
+        refuse(type(averaging[0]).__name__, "a rollback would leave its average as it is: average in the module")
     if store == "lightning" and not isinstance(strategy.checkpoint_io, TorchCheckpointIO):
-        _refuse(
+        refuse(
             f"store='lightning' with {type(strategy.checkpoint_io).__name__}",
             "only files that TorchCheckpointIO writes can be verified: use store='lossguard'",
         )
     if getattr(trainer, "reload_dataloaders_every_n_epochs", 0):
-        _refuse("reload_dataloaders_every_n_epochs", "the batches of a new loader have no fixed order: keep one loader")
+        refuse("reload_dataloaders_every_n_epochs", "the batches of a new loader have no fixed order: keep one loader")
 
 
-def refuse_several_loaders() -> NoReturn:
-    """Raise ConfigurationError."""
-    _refuse("training with several loaders", "their common position is not known: combine their datasets")
-
-
-def refuse_without_length(loader: Any) -> None:
-    """Raise ConfigurationError for a training loader without a length."""
-    try:
-        len(loader)
-    except TypeError:
-        _refuse("a training loader without a length", "its epochs have no known end: give its dataset a __len__")
-
-
-def _refuse(what: str, why: str) -> NoReturn:
+def refuse(what: str, why: str) -> NoReturn:
+    """Raise ConfigurationError, in a sentence."""
     raise ConfigurationError(f"{what} cannot be guarded, because {why}, {OR_WATCH}")

@@ -10,7 +10,7 @@ The folders are not those of a ModelCheckpoint: its `save_top_k` deletes none of
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,40 +124,28 @@ class Callbacks:
         return {"time": time.time(), "states": {key: state for key, state in states.items() if state}}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        written = {each: _files(each) for each in _model_checkpoints(self._trainer)}
-        for each in self._trainer.callbacks:  # type: ignore[attr-defined]
+        callbacks: list[Any] = self._trainer.callbacks  # type: ignore[attr-defined]
+        written = {each: _files(each) for each in callbacks if isinstance(each, ModelCheckpoint)}
+        for each in callbacks:
             is_present = isinstance(each, Timer) and self._is_running  # its clock has not gone back
             if each.state_key in saved["states"] and not is_present:
                 each.load_state_dict(saved["states"][each.state_key])
         for each, files in written.items():
             each._last_global_step_saved = min(each._last_global_step_saved, self._trainer.global_step)
-            if self._is_running and self._trainer.is_global_zero:
-                later = {file for file in files if file not in _files(each) or _is_later(file, saved["time"])}
-                _move_aside(later)
+            known = _files(each)
+            for file in files if self._is_running and self._trainer.is_global_zero else ():
+                if file.exists() and (file not in known or file.stat().st_mtime > saved["time"]):
+                    (file.parent / DISCARDED).mkdir(exist_ok=True)
+                    file.rename(file.parent / DISCARDED / file.name)
             self._trainer.strategy.barrier("lossguard")
             _forget_missing(each)
         self._is_running = True
-
-
-def _model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
-    return [each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)]  # type: ignore[attr-defined]
 
 
 def _files(checkpoint: ModelCheckpoint) -> set[Path]:
     """The local files that the callback knows of."""
     names = [*checkpoint.best_k_models, checkpoint.best_model_path, checkpoint.last_model_path]
     return {Path(name) for name in names if name and "://" not in name}
-
-
-def _is_later(file: Path, time: float) -> bool:
-    return file.exists() and file.stat().st_mtime > time
-
-
-def _move_aside(files: Iterable[Path]) -> None:
-    for file in files:
-        if file.exists():
-            (file.parent / DISCARDED).mkdir(exist_ok=True)
-            file.rename(file.parent / DISCARDED / file.name)
 
 
 def _forget_missing(checkpoint: ModelCheckpoint) -> None:

@@ -17,14 +17,8 @@ MEANS = ("log_z", "z_loss")
 
 SETTINGS = (
     *("max_steps", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
-    *(
-        "precision",
-        "world_size",
-        "val_check_interval",
-        "check_val_every_n_epoch",
-        "limit_train_batches",
-        "num_training_batches",
-    ),
+    *("precision", "world_size", "val_check_interval", "check_val_every_n_epoch"),
+    *("limit_train_batches", "num_training_batches"),
 )
 """Attributes of the trainer that become part of the configuration."""
 
@@ -80,12 +74,12 @@ class Watch(Callback):
 
     @never_raises
     def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        settings = {name: getattr(trainer, name) for name in SETTINGS}
-        model = {
-            "class": type(pl_module).__name__,
-            "num_parameters": sum(each.numel() for each in pl_module.parameters()),
+        num_parameters = sum(each.numel() for each in pl_module.parameters())
+        described = {
+            "trainer": {name: getattr(trainer, name) for name in SETTINGS},
+            "hyperparameters": dict(pl_module.hparams),
+            "model": {"class": type(pl_module).__name__, "num_parameters": num_parameters},
         }
-        described = {"trainer": settings, "hyperparameters": dict(pl_module.hparams), "model": model}
         steps = trainer.estimated_stepping_batches
         self.run.add_config(described, total_steps=int(steps) if 0 <= steps < float("inf") else None)
 
@@ -96,18 +90,15 @@ class Watch(Callback):
             name = type(trainer.strategy).__name__
             self.log_once.warn_once("grad_norm", f"grad_norm is not reported: with {name} a rank has not all gradients")
             return
-        if self._is_norm_taken_by_clipping(trainer, pl_module):
+        standard = Precision.clip_grad_by_norm, LightningModule.configure_gradient_clipping
+        used = type(trainer.precision_plugin).clip_grad_by_norm, type(pl_module).configure_gradient_clipping
+        is_automatic = pl_module.automatic_optimization and standard == used
+        if is_automatic and trainer.gradient_clip_val and trainer.gradient_clip_algorithm != "value":
             trainer.precision_plugin.clip_grad_by_norm = self._clip_grad_by_norm  # type: ignore[method-assign]
             return
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
         gradients = [each.grad for each in parameters if each.grad is not None]
         self._of_step["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
-
-    def _is_norm_taken_by_clipping(self, trainer: Trainer, pl_module: LightningModule) -> bool:
-        standard = Precision.clip_grad_by_norm, LightningModule.configure_gradient_clipping
-        used = type(trainer.precision_plugin).clip_grad_by_norm, type(pl_module).configure_gradient_clipping
-        is_automatic = pl_module.automatic_optimization and standard == used
-        return is_automatic and bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm != "value"
 
     def _clip_grad_by_norm(self, optimizer: Any, clip_val: float) -> None:
         """Clip as `Precision.clip_grad_by_norm` does, and keep the norm, which need not be taken twice."""
