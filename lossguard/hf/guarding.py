@@ -270,13 +270,13 @@ class Guarding(Measuring):
             state.epoch = first // length + (first % length + num) / length
             coming, _ = self._batches.span(self.controller.ledger.next_free(self._batch + 1))
             control.should_epoch_stop |= coming // length > first // length
-        if self._is_last_step or self._stops_alone():
+        if self._stops():
             control.should_training_stop = True
         return control
 
-    def _stops_alone(self) -> bool:
-        """A signal came, and no other rank has to know of it first."""
-        return self.controller.interrupted and self.controller.ranks.size == 1
+    def _stops(self) -> bool:
+        """All ranks know of a signal, or it came to a run of one rank."""
+        return self._is_last_step or (self.controller.interrupted and self.controller.ranks.size == 1)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._has_epoch_ended = False
@@ -287,7 +287,7 @@ class Guarding(Measuring):
     def _log_save_evaluate(self, original: Callable[..., None], loss_sum: Tensor, *others: Any, **named: Any) -> None:
         control = self.trainer.control
         self.progress.loss_sum = loss_sum  # this very tensor is the loop's
-        if self._has_epoch_ended and (self._is_last_step or self._stops_alone()):
+        if self._has_epoch_ended and self._stops():
             control.should_evaluate = False  # the signal came in the middle of the epoch
         original(loss_sum, *others, **named)
         if self._has_epoch_ended and control.should_training_stop:

@@ -7,7 +7,6 @@ reported once, and training continues.
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,17 +57,8 @@ class Hooks:
 IGNORED = -100
 
 
-@dataclass(frozen=True, slots=True)
-class LogZSum:
-    """log Z of the tokens of a step: 0-dim tensors."""
-
-    total: Tensor
-    num_tokens: Tensor
-    highest: Tensor
-
-    def metrics(self) -> dict[str, Tensor]:
-        """Return the metrics as `run.log` takes them."""
-        return {"log_z": self.total / self.num_tokens.clamp(min=1), "log_z_max": self.highest}
+LogZSum = tuple[Tensor, Tensor, Tensor]
+"""log Z of the tokens of a step, in 0-dim tensors: its sum, their number, and the highest one."""
 
 
 class LogZ:
@@ -88,18 +78,15 @@ class LogZ:
         targets_BT = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
         terms = causal_lm_loss(logits_BTV, targets_BT.to(logits_BTV.device))
         if self.trainer.model.training:
-            self._add(terms.log_z * terms.num_tokens, terms.num_tokens, terms.log_z_max)
+            total, num_tokens, highest = terms.log_z * terms.num_tokens, terms.num_tokens, terms.log_z_max
+            if self._sum is not None:
+                total, num_tokens = self._sum[0] + total, self._sum[1] + num_tokens
+                highest = torch.maximum(self._sum[2], highest)  # keeps a NaN
+            self._sum = total, num_tokens, highest
         if num_items_in_batch is None:
             return terms.loss
         share: Tensor = terms.num_tokens / num_items_in_batch
         return terms.loss * share
-
-    def _add(self, total: Tensor, num_tokens: Tensor, highest: Tensor) -> None:
-        known = self._sum
-        if known is not None:
-            highest = torch.maximum(known.highest, highest)  # keeps a NaN
-            total, num_tokens = known.total + total, known.num_tokens + num_tokens
-        self._sum = LogZSum(total, num_tokens, highest)
 
     def take(self) -> LogZSum | None:
         """The sums since the last call."""
@@ -139,8 +126,6 @@ class Measuring(TrainerCallback):
         self.run, self.log_once = run, LogOnce(quiet=run.rank > 0)
         self.log_z = LogZ(trainer) if log_z else None
         self.tokens = None
-        self._step_metrics: dict[str, Any] = {}
-        self._finished_step: int | None = None  # whose metrics are not logged yet
         self.forget()
         trainer.callback_handler.callbacks.insert(0, self)  # before those of the user, who may read `state.epoch`
         train = trainer.train
@@ -177,8 +162,8 @@ class Measuring(TrainerCallback):
         self._loss: Tensor | None = None
         self._num_tokens = 0
         self._num_labels: Any = None
-        self._step_metrics = {}
-        self._finished_step = None
+        self._step_metrics: dict[str, Any] = {}
+        self._finished_step: int | None = None  # whose metrics are not logged yet
         if self.log_z is not None:
             self.log_z.take()
 
@@ -254,30 +239,32 @@ class Measuring(TrainerCallback):
 
     @never_raises
     def _log(self, step: int) -> None:
-        loss, num_tokens, log_z = self._over_ranks()
+        loss, num_tokens = self._loss, self._num_tokens
+        log_z = None if self.log_z is None else self.log_z.take()
+        if num_ranks() > 1 and loss is not None:
+            loss, num_tokens, log_z = self._over_ranks(loss, log_z)
         if self.tokens is not None:
             self.tokens = self.tokens + num_tokens
-        metrics = {"loss": loss, "tokens": self.tokens, **log_z, **self._step_metrics}
+        metrics = {"loss": loss, "tokens": self.tokens, **self._step_metrics}
+        if log_z is not None:
+            metrics |= {"log_z": log_z[0] / log_z[1].clamp(min=1), "log_z_max": log_z[2]}
         if self.run.batch_index is None:
             metrics["batch_index"] = step  # without a guard, the Trainer uses batch after batch
         self.run.log(step, **metrics)
 
-    def _over_ranks(self) -> tuple[Any, Any, dict[str, Any]]:
+    def _over_ranks(self, loss: Tensor, log_z: LogZSum | None) -> tuple[Tensor, Any, LogZSum | None]:
         """The loss of the step, its input tokens and its log Z, over all ranks; a NaN on one of them is a NaN."""
-        log_z = None if self.log_z is None else self.log_z.take()
-        if num_ranks() == 1 or self._loss is None:
-            return self._loss, self._num_tokens, {} if log_z is None else log_z.metrics()
         # With average_tokens_across_devices, each rank's loss is its share of the mean already.
         is_plain = self.trainer.args.average_tokens_across_devices or self._num_labels is None
-        mine_F = self._loss.new_zeros(6)
-        mine_F[0], mine_F[1], mine_F[2] = self._loss, 1.0 if is_plain else self._num_labels, self._num_tokens
+        mine_F = loss.new_zeros(6)
+        mine_F[0], mine_F[1], mine_F[2] = loss, 1.0 if is_plain else self._num_labels, self._num_tokens
         if log_z is not None:
-            mine_F[3:] = torch.stack((log_z.total, log_z.num_tokens.float(), log_z.highest))
+            mine_F[3:] = torch.stack((log_z[0], log_z[1].float(), log_z[2]))
         losses_R, weights_R, tokens_R, totals_R, counts_R, highest_R = gathered(mine_F).unbind(1)
         loss = losses_R.mean() if is_plain else (losses_R * weights_R).sum() / weights_R.sum()
         if log_z is not None:
-            log_z = type(log_z)(totals_R.sum(), counts_R.sum(), highest_R.amax())
-        return loss, tokens_R.sum().long(), {} if log_z is None else log_z.metrics()
+            log_z = totals_R.sum(), counts_R.sum(), highest_R.amax()
+        return loss, tokens_R.sum().long(), log_z
 
 
 def configuration(trainer: Any, arguments: Any) -> dict[str, Any]:

@@ -37,15 +37,8 @@ def refuse_unwatchable(trainer: Trainer, run: Run) -> None:
         )
 
 
-def refuse_unguardable(trainer: Trainer, run: Run) -> None:
-    """Raise ValueError for what a guard could not restore, or has never been tested with; as `refuse_unwatchable`."""
-    refuse_unwatchable(trainer, run)
-    for is_so, why in _obstacles(trainer):
-        if is_so:
-            raise ValueError(f"lossguard.hf.guard cannot guard this trainer: {why}; lossguard.hf.watch can watch it")
-
-
 def _obstacles(trainer: Trainer) -> list[tuple[bool, str]]:
+    """Return what a guard could not restore, or has never been tested with, and whether `trainer` has it."""
     args: Any = trainer.args
     model: Any = trainer.model
     in_order = getattr(args, "dataloader_in_order", True)
@@ -119,7 +112,10 @@ def guard(
     Raises ValueError for a trainer that could not be restored, or was never tested, and where no checkpoint can be
     written; TypeError for what is no Trainer.
     """
-    refuse_unguardable(trainer, run)
+    refuse_unwatchable(trainer, run)
+    for is_so, why in _obstacles(trainer):
+        if is_so:
+            raise ValueError(f"lossguard.hf.guard cannot guard this trainer: {why}; lossguard.hf.watch can watch it")
     progress = TrainerProgress(trainer)
     if store == "hf" and memory:
         raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's checkpoints are on the disk alone")
