@@ -220,11 +220,13 @@ class MicroBatches:
         self._set_epoch(epoch)
         by_index, base_seed = is_by_index(self.loader), draws_base_seed(self.loader, epoch)
         workers_persist = getattr(self.loader, "persistent_workers", False)  # with the base seed of epoch 0
-        leaves_out = by_index and self._change_of(epoch) is not None
-        if leaves_out and workers_persist and not offset and not base_seed:
+        change: Change | None = None
+        if by_index and self.length is not None and self.skipped.concern((epoch + 1) * self.length):
+            change = partial(self.skipped.without, first=self._epoch_start)
+        if change is not None and workers_persist and not offset and not base_seed:
             self._opened = self._lasting = self._lasting or self._with_lasting_workers()
-        elif by_index and (offset or leaves_out or (workers_persist and self._has_workers == base_seed)):
-            self._opened = entered_at(self.loader, offset, base_seed=base_seed, change=self._change_of(epoch))
+        elif by_index and (offset or change is not None or (workers_persist and self._has_workers == base_seed)):
+            self._opened = entered_at(self.loader, offset, base_seed=base_seed, change=change)
         else:
             self._opened, self._has_workers = self.loader, True
         if hasattr(self._opened, "iteration"):
@@ -239,12 +241,6 @@ class MicroBatches:
                 if self._read() is END:
                     return END
             return self._read()
-
-    def _change_of(self, epoch: int) -> Change | None:
-        assert self.length is not None
-        if not self.skipped.concern((epoch + 1) * self.length):
-            return None
-        return partial(self.skipped.without, first=epoch * self.length)
 
     def _with_lasting_workers(self) -> Any:
         end_workers(self.loader)

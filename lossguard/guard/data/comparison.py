@@ -184,7 +184,11 @@ class SampleComparison:
 
     def _compare(self, key: tuple[int, int], rows: "array[int]") -> None:
         index, known = key[0], self._rows.pop(key, None)
-        self._remember(key, rows, replaced=known)
+        self._rows[key] = rows
+        self._num_rows += len(rows) - len(known or ())
+        while self._num_rows > MAX_ROWS:
+            _, oldest = self._rows.popitem(last=False)
+            self._num_rows -= len(oldest)
         if known is not None and known != rows and key not in self._outdated and self.findings.differing_batch < 0:
             differing = sum(before != now for before, now in zip_longest(known, rows))
             self.findings = replace(self.findings, differing_batch=index, differing_rows=differing)
@@ -226,10 +230,3 @@ class SampleComparison:
         """
         expected = self._num_since * len(self._skipped) * self._chance
         return self._num_returned <= max(10 * sqrt(expected), 2 * expected)
-
-    def _remember(self, key: tuple[int, int], rows: "array[int]", *, replaced: "array[int] | None") -> None:
-        self._rows[key] = rows
-        self._num_rows += len(rows) - len(replaced or ())
-        while self._num_rows > MAX_ROWS:
-            _, oldest = self._rows.popitem(last=False)
-            self._num_rows -= len(oldest)

@@ -106,14 +106,10 @@ def _is_readable(tensor: Any) -> bool:
     """True for a tensor with at least one dimension and one value, which this process holds as plain numbers."""
     if not tensor.ndim or 0 in tensor.shape:
         return False
-    if not _is_torch(tensor):
+    if _device(tensor) is None:
         return tensor.dtype.kind in "biufcmM"
     is_plain = tensor.layout is sys.modules["torch"].strided and not tensor.is_quantized
     return is_plain and not hasattr(tensor, "full_tensor")  # a distributed one
-
-
-def _is_torch(tensor: Any) -> bool:
-    return hasattr(tensor, "is_cuda")
 
 
 def _digests(tensors: list[Any]) -> Any:
@@ -136,12 +132,12 @@ def _digests(tensors: list[Any]) -> Any:
 
 def _device(tensor: Any) -> Any:
     """Return the device of a tensor; None for an array of NumPy."""
-    return tensor.device if _is_torch(tensor) else None
+    return tensor.device if hasattr(tensor, "is_cuda") else None
 
 
 def _integers(values_BN: Any) -> Any:
     """Return the same bits as signed integers; 8 bytes of a float as two of them, because its last ones are often 0."""
-    is_torch = _is_torch(values_BN)
+    is_torch = _device(values_BN) is not None
     is_float = values_BN.is_floating_point() or values_BN.is_complex() if is_torch else values_BN.dtype.kind in "fc"
     name = f"int{8 * min(4 if is_float else 8, values_BN.dtype.itemsize)}"
     if is_torch:
