@@ -114,7 +114,8 @@ class Arms:
         if tried is not None:
             self._num_orders += 1
             self._run.log_event(ARMS, tried.to_details())
-            tell(_describe(tried))
+            arms = ", ".join(f"{each.arm} {each.difference:+.3f} +- {each.error:.3f}" for each in tried.results)
+            tell(f"tried the arms of a rollback to step {tried.rewind_to}; held-out loss minus that of waiting: {arms}")
 
     def _may_try(self, target: int, source: BatchSource, start: int, end: int) -> bool:
         """Return True if the data can go back, and the steps are left; otherwise a warning says once why not."""
@@ -234,8 +235,3 @@ def paired(losses: Losses, others: Losses) -> tuple[float, float]:
     differences = [loss - other for loss, other in zip(losses, others, strict=True)]
     mean = _mean(differences)  # an infinite one stays infinite
     return mean, Estimate.of(differences).standard_error
-
-
-def _describe(tried: ArmsTried) -> str:
-    arms = ", ".join(f"{each.arm} {each.difference:+.3f} +- {each.error:.3f}" for each in tried.results)
-    return f"tried the arms of a rollback to step {tried.rewind_to}; held-out loss minus that of waiting: {arms}"

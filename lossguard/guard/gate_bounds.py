@@ -7,7 +7,7 @@ stand for them, which an outlier does not widen, and the norm is judged by its l
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -93,10 +93,10 @@ class GateBounds:
         bounds = {"loss": list(self._loss.values), "log_grad_norm": list(self._grad_norm.values)}
         return bounds | {"recent": list(map(int, self._recent)), "num_skipped": self.num_skipped}
 
-    def load_state_dict(self, state: Mapping[str, Sequence[float] | int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Undo `state_dict`; an empty state is that of a new gate."""
         self.reset()
-        self._loss.values.extend(state.get("loss", ()))  # type: ignore[arg-type]
-        self._grad_norm.values.extend(state.get("log_grad_norm", ()))  # type: ignore[arg-type]
-        self._recent.extend(map(bool, state.get("recent", ())))  # type: ignore[arg-type]
-        self.num_skipped = int(state.get("num_skipped", 0))  # type: ignore[arg-type]
+        self._loss.values.extend(state.get("loss", ()))
+        self._grad_norm.values.extend(state.get("log_grad_norm", ()))
+        self._recent.extend(map(bool, state.get("recent", ())))
+        self.num_skipped = int(state.get("num_skipped", 0))

@@ -52,19 +52,17 @@ class PreflightCheck:
             self._log_once.warn_once("preflight", f"a preflight could not be answered: {problem}")
 
     def _look(self, question: Question, refused: str, texts: tuple[tuple[int, str], ...], tier: Tier) -> None:
+        problem, store, step = None, self._checkpoints, question.step
         try:
-            problem = None if tier is Tier.MEMORY else self._problem_with(question.step)
+            if tier is not Tier.MEMORY and hasattr(store, "check"):
+                problem = store.check(step)
+            elif tier is not Tier.MEMORY and step not in store.steps():
+                problem = "it is no longer there"
         except Exception as error:  # of a store of the loop's own
             problem = f"it cannot be looked at ({type(error).__name__}: {error})"
         self.has_found_a_problem |= bool(problem)
         found, why = None if problem else tier, storable(problem or "")
         self._run.answer_question(Answer(id=question.id, problem=why, tier=found, refused=refused, texts=texts))
-
-    def _problem_with(self, step: int) -> str | None:
-        if hasattr(self._checkpoints, "check"):
-            problem: str | None = self._checkpoints.check(step)
-            return problem
-        return None if step in self._checkpoints.steps() else "it is no longer there"
 
     def _read_texts(self, question: Question) -> tuple[tuple[int, str], ...]:
         """The texts of the first skipped batches, read once for each proposal. Whatever a decoder raises ends them.

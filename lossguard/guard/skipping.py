@@ -47,7 +47,8 @@ def skipping_for(optimizer: Optimizer, tell: Callable[[str], None]) -> Skipping:
         inner = inner.optimizer
     if not isinstance(inner, Optimizer) or not any(group["params"] for group in inner.param_groups):
         raise ValueError(f"{type(optimizer).__name__} is not a torch optimizer with parameters")
-    if _takes_found_inf(inner):
+    is_of_torch = isinstance(inner, FUSED) and type(inner).__module__.startswith("torch.optim.")
+    if is_of_torch and all(group.get("fused") for group in inner.param_groups):
         return FoundInf(optimizer, inner)
     if all(each.device.type == "cpu" for each in _parameters(inner)):
         return OnHost(optimizer, inner)
@@ -68,8 +69,13 @@ class FoundInf(Skipping):
             self._first.step(skip, scaler)
             return
         inner: Any = self._inner
+
+        def combine(*_: Any) -> None:
+            """A GradScaler has set a `found_inf` of its own."""
+            inner.found_inf = torch.maximum(inner.found_inf, skip.to(inner.found_inf.device))
+
         has_scaler = scaler is not None or self._optimizer is not inner  # one may be within a wrapper
-        hook = inner.register_step_pre_hook(lambda *_: self._combine(skip)) if has_scaler else None
+        hook = inner.register_step_pre_hook(combine) if has_scaler else None
         inner.found_inf = skip
         try:
             _take(self._optimizer, scaler)
@@ -77,11 +83,6 @@ class FoundInf(Skipping):
             vars(inner).pop("found_inf", None)
             if hook is not None:
                 hook.remove()
-
-    def _combine(self, skip: Tensor) -> None:
-        """A GradScaler has set a `found_inf` of its own."""
-        inner: Any = self._inner
-        inner.found_inf = torch.maximum(inner.found_inf, skip.to(inner.found_inf.device))
 
 
 class OnHost(Skipping):
@@ -139,8 +140,7 @@ class Masked(Skipping):
         if self._waits or bool(skip):
             return
         self._known.update(updated)
-        state = [value for each in updated for value in self._inner.state.get(each, {}).values() if value is not None]
-        on_device = all(isinstance(value, Tensor) and value.device == self.device for value in state)
+        on_device = all(isinstance(value, Tensor) and value.device == self.device for value in self._state_of(updated))
         if not on_device or self._group_values() != groups:
             self._waits = True
             self._tell(
@@ -149,9 +149,11 @@ class Masked(Skipping):
             )
 
     def _tensors(self, updated: list[Tensor]) -> list[Tensor]:
+        return [local_part(each) for each in (*updated, *self._state_of(updated))]
+
+    def _state_of(self, updated: list[Tensor]) -> list[Any]:
         state = self._inner.state
-        values = [value for each in updated for value in state.get(each, {}).values() if value is not None]
-        return [local_part(each) for each in (*updated, *values)]
+        return [value for each in updated for value in state.get(each, {}).values() if value is not None]
 
     def _group_values(self) -> list[dict[str, Any]]:
         """Counters that an optimizer keeps in its groups."""
@@ -166,14 +168,6 @@ def _take(optimizer: Optimizer, scaler: Any) -> None:
         optimizer.step()
     else:
         scaler.step(optimizer)
-
-
-def _takes_found_inf(optimizer: Optimizer) -> bool:
-    return (
-        isinstance(optimizer, FUSED)
-        and type(optimizer).__module__.startswith("torch.optim.")
-        and all(group.get("fused") for group in optimizer.param_groups)
-    )
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
