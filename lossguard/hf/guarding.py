@@ -92,18 +92,9 @@ class Guarding(Measuring):
     """Measures a run, and rolls it back."""
 
     def __init__(self, trainer: Trainer, controller: Controller, progress: TrainerProgress, *, log_z: bool) -> None:
-        self.controller, self.progress = controller, progress
-        super().__init__(trainer, controller.run, log_z=log_z)
+        self.controller = controller
+        super().__init__(trainer, controller.run, progress, log_z=log_z)
         self._reset()
-
-    @property
-    def tokens(self) -> Any:
-        """A restore changes them."""
-        return self.progress.tokens
-
-    @tokens.setter
-    def tokens(self, tokens: Any) -> None:
-        self.progress.tokens = tokens
 
     def announce(self) -> None:
         """Leave the announcement to the controller."""
@@ -163,9 +154,7 @@ class Guarding(Measuring):
 
     def _initial_values(self, original: Callable[..., Any], args: Any, loader: Loader, *others: Any) -> Any:
         """The Trainer's own numbers, but without an end of epochs and of their number: the last step ends the loop."""
-        values = original(args, loader.loader, *others)
-        num_epochs, steps_per_epoch, num_examples, num_samples, total, length, max_steps = values
-        del steps_per_epoch, length
+        num_epochs, _, num_examples, num_samples, total, _, max_steps = original(args, loader.loader, *others)
         self._num_epochs, self._until = num_epochs, max_steps
         self._is_done = self.controller.resumes_at() >= max_steps and not self._is_taken_back
         epochs = 0 if self._is_done else sys.maxsize

@@ -118,14 +118,12 @@ def _other_loss(trainer: Any) -> str:
 class Measuring(TrainerCallback):
     """Logs every optimizer step of `trainer`: loss, gradient norm, learning rate, tokens, held-out loss, log Z."""
 
-    tokens: Any
-    """Input tokens of the run so far, as `include_num_input_tokens_seen="all"` counts; None: not known."""
-
-    def __init__(self, trainer: Trainer, run: Run, *, log_z: bool) -> None:
+    def __init__(self, trainer: Trainer, run: Run, progress: Any, *, log_z: bool) -> None:
+        """`progress`: a TrainerProgress, in which the tokens are counted."""
         self.trainer: Any = trainer
+        self.progress = progress
         self.run, self.log_once = run, LogOnce(quiet=run.rank > 0)
         self.log_z = LogZ(trainer) if log_z else None
-        self.tokens = None
         self.forget()
         trainer.callback_handler.callbacks.insert(0, self)  # before those of the user, who may read `state.epoch`
         train = trainer.train
@@ -194,9 +192,9 @@ class Measuring(TrainerCallback):
         self.announce()
         if not self._unscaled():
             self.run.scales_loss()
-        self.tokens = state.num_input_tokens_seen if state.global_step else 0
+        self.progress.tokens = state.num_input_tokens_seen if state.global_step else 0
         if state.global_step and not state.num_input_tokens_seen:
-            self.tokens = None  # resumed from a checkpoint that does not know it
+            self.progress.tokens = None  # resumed from a checkpoint that does not know it
         self.run.add_config(configuration(self.trainer, self._given), total_steps=state.max_steps)
 
     def announce(self) -> None:
@@ -243,9 +241,10 @@ class Measuring(TrainerCallback):
         log_z = None if self.log_z is None else self.log_z.take()
         if num_ranks() > 1 and loss is not None:
             loss, num_tokens, log_z = self._over_ranks(loss, log_z)
-        if self.tokens is not None:
-            self.tokens = self.tokens + num_tokens
-        metrics = {"loss": loss, "tokens": self.tokens, **self._step_metrics}
+        tokens = self.progress.tokens
+        if tokens is not None:
+            self.progress.tokens = tokens = tokens + num_tokens
+        metrics = {"loss": loss, "tokens": tokens, **self._step_metrics}
         if log_z is not None:
             metrics |= {"log_z": log_z[0] / log_z[1].clamp(min=1), "log_z_max": log_z[2]}
         if self.run.batch_index is None:

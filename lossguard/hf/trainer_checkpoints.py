@@ -66,7 +66,8 @@ class TrainerProgress:
         self.loss_sum: Tensor | None = None
         """The tensor in which the loop sums losses up until it logs them, where it is known."""
         self.tokens: Any = None
-        """Input tokens of the run so far, a number or a 0-dim tensor; None: not known."""
+        """Input tokens of the run so far, as `include_num_input_tokens_seen="all"` counts; a number or a 0-dim tensor.
+        None: not known."""
 
     def begin(self) -> None:
         """A loop begins: its sum is known from the beginning on, or (transformers 4) after its first step."""

@@ -76,7 +76,7 @@ def watch(trainer: Trainer, run: Run, *, log_z: bool = False) -> None:
     no Trainer.
     """
     refuse_unwatchable(trainer, run)
-    Measuring(trainer, run, log_z=log_z)
+    Measuring(trainer, run, TrainerProgress(trainer), log_z=log_z)
 
 
 def guard(
