@@ -1,12 +1,13 @@
 """Formats of one row per line: find such files, follow them while they grow, and import them."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lossguard.sources.files.growing_file import MAX_LINE, FileLine, GrowingFile
 from lossguard.sources.files.source_files import files_below, opened, read_beginning
@@ -23,31 +24,34 @@ SNIFF_BYTES = 1 << 16
 """Bytes at the beginning of a table in which its first row must be."""
 
 
-class LineParser(Protocol):
+class LineParser:
     """Reads the lines of one file, in order."""
 
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = {}
     """Recorded as the configuration of the run."""
-    facts: SourceFacts
+    facts = SourceFacts()
     """Facts about how the rows are made, as far as the format says."""
-    ends: bytes
+    ends = b"\n"
     """The bytes that end a line."""
-    reads_headers: bool
+    reads_headers = False
     """True if any line may name the columns of those after it."""
-    problem: str
+    problem = ""
     """Reason why the last line is left out, or a value of it, in a few words; empty where nothing is."""
 
     def parse(self, line: bytes) -> Row | None:
         """The values of a line; None for one that has none."""
+        raise NotImplementedError
 
     def shows(self, row: Row) -> bool:
         """Return True if this row shows that the file is of this format."""
+        return True
 
     def begin_anew(self) -> None:
         """The next line is the first of a file."""
 
     def is_whole(self, line: bytes) -> bool:
         """Return True if a last line without its end can be taken as it is, when nothing more comes."""
+        return False  # a number may be cut off
 
 
 @dataclass(slots=True)
@@ -230,24 +234,14 @@ def about_rows(path: Path, parser: LineParser) -> int:
     return round(num_rows * path.stat().st_size / max(1, num_bytes))
 
 
-COMMON_NAMES = frozenset(
-    (
-        "metrics",
-        "log",
-        "logs",
-        "train",
-        "training",
-        "train_log",
-        "history",
-        "stdout",
-        "output",
-        "main",
-        "results",
-        "out",
-    )
-)
+_COMMON_NAME = re.compile("metrics|logs?|train|training|train_log|history|stdout|output|main|results|out")
+
+
+def has_common_name(path: Path) -> bool:
+    """Return True if the name of a file does not tell its run from others."""
+    return _COMMON_NAME.fullmatch(path.stem.lower()) is not None
 
 
 def name_of(path: Path) -> str:
     """The name of a file without its suffix; with its folder's before it where the file's own says nothing."""
-    return f"{path.resolve().parent.name}/{path.stem}" if path.stem.lower() in COMMON_NAMES else path.stem
+    return f"{path.resolve().parent.name}/{path.stem}" if has_common_name(path) else path.stem

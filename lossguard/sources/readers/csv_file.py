@@ -4,27 +4,20 @@ A header that comes again (a run that was started again, and appends) is read ag
 """
 
 import csv
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
-from lossguard.sources.files.line_format import LineFormat
+from lossguard.sources.files.line_format import LineFormat, LineParser
 from lossguard.sources.readers import wandb_export
 from lossguard.sources.rows import Row
-from lossguard.vocabulary.source_facts import SourceFacts
 from lossguard.vocabulary.wording import plural
 
 WHAT = "CSV files with a column of steps"
 DELIMITERS = ",;\t"
 
 
-class CsvParser:
-    config: Mapping[str, Any] = {}
-    ends = b"\n"
+class CsvParser(LineParser):
     reads_headers = True
-    facts = SourceFacts()
-    problem = ""
 
     def __init__(self, columns: Columns | None = None) -> None:
         self._columns = columns or Columns()
@@ -58,9 +51,6 @@ class CsvParser:
 
     def begin_anew(self) -> None:
         self._header = []
-
-    def is_whole(self, line: bytes) -> bool:
-        return False  # a number may be cut off
 
     def _is_header(self, text: str) -> bool:
         """Return True if the line names columns again: one of them is the step's, and it has no step itself."""

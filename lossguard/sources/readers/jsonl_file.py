@@ -6,10 +6,9 @@ from functools import partial
 from typing import Any
 
 from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
-from lossguard.sources.files.line_format import LineFormat
+from lossguard.sources.files.line_format import LineFormat, LineParser
 from lossguard.sources.rows import Row
 from lossguard.vocabulary.protocol import NON_FINITE
-from lossguard.vocabulary.source_facts import SourceFacts
 
 WHAT = "JSON lines with a step"
 MAX_DEPTH = 4
@@ -26,13 +25,7 @@ def flat(values: Mapping[str, Any], prefix: str = "", depth: int = 1) -> dict[st
     return found
 
 
-class JsonlParser:
-    config: Mapping[str, Any] = {}
-    ends = b"\n"
-    reads_headers = False
-    facts = SourceFacts()
-    problem = ""
-
+class JsonlParser(LineParser):
     def __init__(self, columns: Columns | None = None) -> None:
         self._columns = columns or Columns()
         self._numbers = Numbers()
@@ -58,12 +51,6 @@ class JsonlParser:
             self.problem = problem_of(values, name)
             return None
         return Row(step, time, numbers)
-
-    def shows(self, row: Row) -> bool:
-        return True
-
-    def begin_anew(self) -> None:
-        return
 
     def is_whole(self, line: bytes) -> bool:
         return self.parse(line) is not None

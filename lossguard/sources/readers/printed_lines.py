@@ -10,11 +10,12 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lossguard.sources.files.line_format import LineParser
 from lossguard.sources.rows import Row
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 from lossguard.vocabulary.protocol import MAX_STEP
@@ -302,16 +303,15 @@ PATTERNS = (
 )
 
 
-class LogParser:
-    """Lines of one trainer; those of several ranks that print the same step are one row."""
+class LogParser(LineParser):
+    """Lines of one trainer; those of several ranks that print the same step are one row. No line has a problem: what
+    fits no pattern is for people."""
 
     ends = b"\n\r"
-    reads_headers = False
-    problem = ""  # of no line: what fits no pattern is for people
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
-        self.config: Mapping[str, Any] = pattern.config
+        self.config = pattern.config
         self.facts = pattern.facts
         self._parse = pattern.make()
         self._newest: Row | None = None
@@ -337,9 +337,6 @@ class LogParser:
 
     def begin_anew(self) -> None:
         self._parse, self._newest, self._before = self.pattern.make(), None, None
-
-    def is_whole(self, line: bytes) -> bool:
-        return False  # a number may be cut off
 
 
 # Lines that a user describes by a regular expression.

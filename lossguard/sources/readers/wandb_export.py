@@ -12,7 +12,7 @@ from typing import Any
 
 from lossguard.sources.columns import Columns, number_of, step_of, time_of
 from lossguard.sources.files.growing_file import MAX_LINE
-from lossguard.sources.files.line_format import COMMON_NAMES, beginning, files_in, identity_of
+from lossguard.sources.files.line_format import beginning, files_in, has_common_name, identity_of
 from lossguard.sources.files.parquet_file import batches, column_names, num_rows, parquet_files_in
 from lossguard.sources.files.source_files import lines_of
 from lossguard.sources.readers import neptune_export
@@ -46,7 +46,7 @@ def _step_of(names: Sequence[str]) -> str | None:
 def _parquet_run(files: Sequence[Path]) -> SourceRun:
     """Files with numbers for names are the parts of one run."""
     first = files[0]
-    is_part = first.stem.isdecimal() or first.stem.lower() in COMMON_NAMES
+    is_part = first.stem.isdecimal() or has_common_name(first)
     place = first if len(files) == 1 else first.parent
     rows = _parquet_rows([first])
     beginning_of_run = repr(next(rows, None))
