@@ -29,16 +29,15 @@ class PlacedRow:
 
 @dataclass(slots=True)
 class Joiner:
-    """`position_of` makes of a place, as `add` gets it, the position that the spool keeps."""
-
     names: NameMap
-    position_of: Callable[[Any], Any]
     recorded: Recorded | None = None
     """The newest row of the source that the spool has; reading began at its position."""
     live_rows: Callable[[], Mapping[int, Mapping[str, Any]]] = dict
     """Step -> metrics of the rows that are recorded."""
     place: object = "the source"
     """The source, for people."""
+    position_of: Callable[[Any], Any] = lambda place: place
+    """Returns for a place, as `add` gets it, the position that the spool keeps."""
     _builder: RowBuilder = field(default_factory=RowBuilder)
     _begins_at: Any = None  # place of the open row
     _last_position: Any = None  # of the newest row that was new

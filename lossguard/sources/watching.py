@@ -103,7 +103,7 @@ class WatchedSource:
         try:
             self.names.go_on_with({} if saved is None else saved.names)
             newest = positions.newest(directory)
-            joiner = Joiner(self.names, _of_line, newest, lambda: dict(positions.live_rows(directory)), place)
+            joiner = Joiner(self.names, newest, lambda: dict(positions.live_rows(directory)), place)
             with parsing(place):
                 follower = formats.follow(format, place, joiner, self.layout)
                 facts = follower.facts
@@ -199,10 +199,6 @@ class WatchedSource:
         if placed is not None:
             save(placed)
         return self.num_rows - num_before
-
-
-def _of_line(place: Any) -> Any:
-    return getattr(place, "position", place)
 
 
 def _choice(path: Path, found: list[tuple[str, Path]]) -> str:

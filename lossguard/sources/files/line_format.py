@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ class LineFormat:
         if others and (found := self._maker_of_followed(path, layout)) is not None:
             make = found
         parser, recorded = make(), joiner.recorded
+        joiner.position_of = attrgetter("position")
         file = GrowingFile(path, None if recorded is None else recorded.position, ends=parser.ends)
         if recorded is not None:
             with suppress(OSError), opened(path) as present:
@@ -180,7 +182,7 @@ class LineFormat:
 
 def _rows(path: Path, make: Callable[[], LineParser]) -> Iterator[Row]:
     parser = make()
-    follower = LineFollower(GrowingFile(path, ends=parser.ends), parser, Joiner(NameMap(), lambda at: None, place=path))
+    follower = LineFollower(GrowingFile(path, ends=parser.ends), parser, Joiner(NameMap(), place=path))
     try:
         for placed in follower.poll(final=True):
             yield placed.row

@@ -22,6 +22,7 @@ from lossguard.sources.readers.event_records import (
     event_type,
     files_of,
     first_event,
+    has_scalar,
     host_of,
     is_event_file,
     process_of,
@@ -77,7 +78,12 @@ class EventFollower:
             yield from self._read_open(now)
             if not following:
                 break
-            self._open_files(following)
+            if not self._is_of_present(following[0]):
+                self._left += self._open
+                self._open = []
+            self._open += [EventFile(path) for path in following]
+            self._read |= {path.name for path in following}
+            self._unread = [path for path in self._unread if path.name not in self._read]
         yield from self.joiner.flush(now, final=final)
 
     def close(self) -> None:
@@ -133,7 +139,7 @@ class EventFollower:
         file = self._scalarless.pop(path.name, None) or EventFile(path)
         try:
             for _, _, data in file.records():
-                if any(scalar_of(value) is not None for value in self._event.FromString(data).summary.value):
+                if has_scalar(self._event.FromString(data)):
                     return True
         except FileNotFoundError:
             return False
@@ -144,24 +150,12 @@ class EventFollower:
         self._scalarless[path.name] = file
         return file.is_damaged
 
-    def _open_files(self, paths: list[Path]) -> None:
-        if not self._is_of_present(paths[0]):
-            self._left += self._open
-            self._open = []
-        self._open += [EventFile(path) for path in paths]
-        self._read |= {path.name for path in paths}
-        self._unread = [path for path in self._unread if path.name not in self._read]
-
     def _read_open(self, now: float) -> Iterator[PlacedRow]:
         """Yield what is new in the open files, in the order in which it was logged."""
         grown = [file for file in self._left if file.has_changed()]
-        if grown:
-            self._left = [file for file in self._left if file not in grown]
-            self._open += grown
-        if len(self._open) == 1:
-            yield from self._add(self._events(self._open[0]), now)
-        elif self._open:
-            yield from self._add(merge(*map(self._events, self._open), key=lambda each: each[0].wall_time), now)
+        self._left = [file for file in self._left if file not in grown]
+        self._open += grown
+        yield from self._add(merge(*map(self._events, self._open), key=lambda each: each[0].wall_time), now)
 
     def _events(self, file: EventFile) -> Iterator[tuple[Any, Place]]:
         parse = self._event.FromString
@@ -229,30 +223,27 @@ def follow(folder: Path, joiner: Joiner) -> EventFollower:
     return follower
 
 
-def folders_in(path: Path) -> list[Path]:
+def places_in(path: Path) -> list[Path]:
     """The folders with event files at or below `path`; an event file stands for its folder."""
     if path.is_file():
         return [path.parent] if is_event_file(path) else []
     return sorted({file.parent for file in files_below(path, "*tfevents*") if is_event_file(file)})
 
 
-def places_in(path: Path) -> Iterator[Path]:
-    return iter(folders_in(path))
-
-
 def runs_in(path: Path) -> Iterator[SourceRun]:
     """The runs below `path`; a folder with nothing but hyperparameters belongs to the run above it."""
-    folders = folders_in(path)
+    folders = places_in(path)
     if folders:
         event_type()
     for folder in folders:
         if (first := first_event(folder)) is None:
             continue
         config = config_of(folder)
+        below = str(folder.relative_to(path)) if path.is_dir() and folder != path else ""
         yield SourceRun(
             format="tensorboard",
             identity=files_of(folder)[0].name + "\n" + folder.resolve().name,
-            name=name_of(folder, path),
+            name=below or folder.resolve().name,  # TensorBoard names runs by the path below the folder that is read
             place=str(folder),
             rows=partial(_rows, folder),
             config=config,
@@ -263,12 +254,6 @@ def runs_in(path: Path) -> Iterator[SourceRun]:
         )
 
 
-def name_of(folder: Path, root: Path) -> str:
-    """The path below the folder that is read, as TensorBoard names runs; the folder's own name at its top."""
-    below = folder.relative_to(root) if root.is_dir() else Path()
-    return str(below) if below.parts else folder.resolve().name
-
-
 def _rows(folder: Path) -> Iterator[Row]:
-    joiner = Joiner(NameMap(), lambda place: None, place=folder)
+    joiner = Joiner(NameMap(), place=folder)
     return (placed.row for placed in EventFollower(folder, joiner).poll(final=True))

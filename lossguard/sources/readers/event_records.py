@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -43,7 +43,7 @@ class EventFile:
     """A frame cannot be read: nothing behind it can, unless the file changes."""
     unread: int = 0
     """Offset of the first record that nobody has taken yet; whoever takes them keeps it."""
-    _signature: tuple[int, int] | None = field(default=None)
+    _signature: tuple[int, int] | None = None
 
     def records(self) -> Iterator[tuple[int, bytes, bytes]]:
         """(offset, header, serialized Event) of the records that are complete now and were not read before.
@@ -84,24 +84,22 @@ class EventFile:
         return True
 
     def _frames(self, data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-        begin, end = 0, len(data)
-        start = self.offset
-        while begin + HEADER.size <= end:
-            header = data[begin : begin + HEADER.size]
-            length = _length(header)
-            if length is None:
+        start, begin = self.offset, 0
+        while (data_at := begin + HEADER.size) <= len(data):
+            header = data[begin:data_at]
+            if (length := _length(header)) is None:
                 self.is_damaged = True
                 return
-            data_at = begin + HEADER.size
-            if data_at + length + FOOTER_BYTES > end:
-                return  # it is being written, or reaches beyond what was read
             footer_at = data_at + length
-            if data[footer_at : footer_at + FOOTER_BYTES] == NO_FOOTER:
+            end = footer_at + FOOTER_BYTES
+            if end > len(data):
+                return  # it is being written, or reaches beyond what was read
+            if data[footer_at:end] == NO_FOOTER:
                 self.is_damaged = True
                 return
-            begin_of_this, begin = begin, footer_at + FOOTER_BYTES
-            self.offset = start + begin
-            yield start + begin_of_this, header, data[data_at:footer_at]
+            self.offset = start + end
+            yield start + begin, header, data[data_at:footer_at]
+            begin = end
 
 
 @lru_cache(4096)
@@ -203,22 +201,25 @@ def host_of(path: Path) -> str | None:
     return found[2].split(".")[0] if found else None
 
 
-def _first_values(folder: Path) -> Iterator[tuple[Any, Any]]:
-    """(event, value) of the first records of each file."""
+def _first_events(folder: Path) -> Iterator[tuple[Any, int]]:
+    """(event, bytes of its record) of the first records of each file."""
     parse = event_type().FromString
     for path in files_of(folder):
         try:
-            for _, _, data in islice(EventFile(path).records(), MAX_CONFIG_RECORDS):
-                event = parse(data)
-                for value in event.summary.value:
-                    yield event, value
+            for _, header, data in islice(EventFile(path).records(), MAX_CONFIG_RECORDS):
+                yield parse(data), len(header) + len(data) + FOOTER_BYTES
         except Exception as problem:  # DecodeError or OSError: whoever reads the rows says so
             logger.debug("%s: %s", path, problem)
 
 
+def has_scalar(event: Any) -> bool:
+    """Return True if one of the values of an event is a scalar."""
+    return any(scalar_of(value) is not None for value in event.summary.value)
+
+
 def first_event(folder: Path) -> Any:
     """The first event with a scalar; None of a folder without."""
-    return next((event for event, value in _first_values(folder) if scalar_of(value) is not None), None)
+    return next((event for event, _ in _first_events(folder) if has_scalar(event)), None)
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -230,7 +231,8 @@ def config_of(folder: Path) -> dict[str, Any]:
         for each in sorted(folder.iterdir())
         if each.is_dir() and lies_in(each, folder) and files_of(each) and first_event(each) is None
     ]
-    for _, value in chain.from_iterable(map(_first_values, [folder, *below])):
+    events = (event for each in [folder, *below] for event, _ in _first_events(each))
+    for value in chain.from_iterable(event.summary.value for event in events):
         plugin = value.metadata.plugin_data
         if plugin.plugin_name == "hparams":
             config |= _hyperparameters(plugin.content)
@@ -252,12 +254,7 @@ def _hyperparameters(content: bytes) -> dict[str, Any]:
 
 def about_rows(folder: Path) -> int:
     """About how many steps with scalars the files hold, by the records at their beginning."""
-    steps = [event.step for event, value in _first_values(folder) if scalar_of(value) is not None]
-    num_bytes = sum(_bytes_of(path) for path in files_of(folder))
-    return round(len(set(steps)) * sum(path.stat().st_size for path in files_of(folder)) / max(1, num_bytes))
-
-
-def _bytes_of(path: Path) -> int:
-    """Bytes of the records that `_first_values` reads."""
-    file = EventFile(path)
-    return sum(len(data) + HEADER.size + FOOTER_BYTES for *_, data in islice(file.records(), MAX_CONFIG_RECORDS))
+    first = list(_first_events(folder))
+    num_steps = len({event.step for event, _ in first if has_scalar(event)})
+    num_bytes = sum(path.stat().st_size for path in files_of(folder))
+    return round(num_steps * num_bytes / max(1, sum(size for _, size in first)))

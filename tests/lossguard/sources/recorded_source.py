@@ -46,7 +46,7 @@ class RecordedSource:
         if self.rows:
             step, values = self.rows[-1]
             recorded = Recorded(step, values, self._position)
-        joiner = Joiner(self._names, lambda place: getattr(place, "position", place), recorded, self._live_rows)
+        joiner = Joiner(self._names, recorded, self._live_rows)
         self._follower = formats.follow(self._format, self._path, joiner, self._columns)
 
     def _live_rows(self) -> dict[int, dict[str, Any]]:

@@ -7,7 +7,7 @@ from lossguard.sources.source_run import BadSource
 
 
 def joiner() -> Joiner:
-    return Joiner(NameMap(), lambda place: place)
+    return Joiner(NameMap())
 
 
 def shown(rows: list[PlacedRow]) -> list[tuple[int, list[str], object]]:
@@ -66,7 +66,7 @@ def test_a_file_that_is_written_anew_repeats_its_rows_also_where_a_name_was_a_me
     """Lightning writes its whole CSV again when a metric comes that it did not know."""
     names = NameMap()
     recorded = {step: names.mapped({"loss": 1.0, "num_tokens": 512.0}) for step in range(3)}
-    rows = Joiner(names, lambda place: place, live_rows=lambda: recorded)
+    rows = Joiner(names, live_rows=lambda: recorded)
     for step in range(3):
         rows.add(Row(step, None, {"loss": 1.0, "num_tokens": 512.0}), step, 0.0)
     rows.flush(0.0, final=True)

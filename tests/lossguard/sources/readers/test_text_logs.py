@@ -41,7 +41,7 @@ def test_a_log_without_a_row_since_it_was_rotated_is_followed_by_the_rows_before
     assert list(places_in(tmp_path)) == []
     (tmp_path / "train.log.1").write_bytes(NANOCHAT + b"\n")
     assert list(places_in(tmp_path)) == [tmp_path / "train.log"]
-    follower = follow(tmp_path / "train.log", Joiner(NameMap(), lambda place: place))
+    follower = follow(tmp_path / "train.log", Joiner(NameMap()))
     assert follower.facts.smoothing == 0.9
     follower.close()
     assert list(runs_in(tmp_path)) == []

@@ -80,7 +80,7 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(trainer_state, "read_beginning", refuse)
     with pytest.raises(BadSource, match=f"^{re.escape(str(file))} cannot be read .Permission denied.$"):
         list(runs_in(tmp_path))
-    follower = trainer_state.follow(tmp_path, Joiner(NameMap(), lambda place: place))
+    follower = trainer_state.follow(tmp_path, Joiner(NameMap()))
     assert not follower.facts.averaged
     with pytest.raises(PermissionError):
         list(follower.poll())
