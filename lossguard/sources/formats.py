@@ -48,9 +48,8 @@ WITH_PATTERN = ("log",)
 """Formats whose functions take the `Pattern` that a user gives."""
 
 
-def check(name: str | None, known: Collection[str] | None = None) -> None:
-    """Raises ConfigurationError unless `name` is that of a format, one of `known` if these are given."""
-    known = FORMATS if known is None else known
+def check(name: str | None, known: Collection[str]) -> None:
+    """Raises ConfigurationError for a name that is not among the known ones."""
     if name is not None and name not in known:
         raise ConfigurationError(f"--format {name} must be one of {', '.join(known)}")
 
@@ -105,10 +104,12 @@ def nothing_found(path: Path, known: Collection[str], only: str | None, layout: 
 
 def _asked(known: Collection[str], only: str | None, layout: "Layout") -> list[str]:
     """The formats to look for: whoever names columns means a table, and whoever gives a pattern a log."""
-    names = [name for name in known if only in (None, name)]
-    if layout == Columns():
-        return names
-    return [name for name in names if name in (WITH_COLUMNS if isinstance(layout, Columns) else WITH_PATTERN)]
+    possible = known if layout == Columns() else _taking(layout)
+    return [name for name in known if only in (None, name) and name in possible]
+
+
+def _taking(layout: "Layout") -> Collection[str]:
+    return WITH_COLUMNS if isinstance(layout, Columns) else WITH_PATTERN
 
 
 def _reader(name: str) -> Any:
@@ -116,5 +117,6 @@ def _reader(name: str) -> Any:
 
 
 def _call(name: str, function: str, layout: "Layout", *arguments: Any) -> Any:
-    takes_layout = name in (WITH_COLUMNS if isinstance(layout, Columns) else WITH_PATTERN)
-    return getattr(_reader(name), function)(*arguments, *([layout] if takes_layout else []))
+    if name in _taking(layout):
+        arguments = *arguments, layout
+    return getattr(_reader(name), function)(*arguments)

@@ -92,15 +92,19 @@ MAX_ROWS = 10_000_000
 
 
 @contextmanager
-def parsing(place: object) -> Iterator[None]:
+def parsing(place: object, *, is_stored: bool = False) -> Iterator[None]:
     """Raise BadSource for whatever a reader raises: it reads the bytes of others, which need not be what they say.
 
-    OSError is left: whoever follows a source tries again.
+    OSError is left unless `is_stored`: whoever follows a source tries again.
     """
     try:
         yield
-    except (BadSource, ConfigurationError, OSError):
+    except (BadSource, ConfigurationError):
         raise
+    except OSError as problem:
+        if not is_stored:
+            raise
+        raise BadSource(f"{place} cannot be read ({problem.strerror or problem})") from None
     except MemoryError:
         raise BadSource(f"{place} takes more than {MAX_BYTES >> 20} MiB of memory: import a part of it") from None
     except Exception as problem:  # of any library that parses
@@ -110,25 +114,19 @@ def parsing(place: object) -> Iterator[None]:
 
 def checked(found: Iterator[SourceRun], path: object) -> Iterator[SourceRun]:
     """Yield the runs that a reader finds; they and their rows raise nothing but BadSource."""
-    try:
-        with parsing(path):
-            for run in found:
-                if not all(isinstance(text, str) for text in (run.name, run.identity)):
-                    raise BadSource(f"{run.place} has no name: it is damaged, or not of this format")
-                yield replace(run, rows=partial(_checked_rows, run))
-    except OSError as problem:
-        raise BadSource(f"{path} cannot be read ({problem.strerror or problem})") from None
+    with parsing(path, is_stored=True):
+        for run in found:
+            if not all(isinstance(text, str) for text in (run.name, run.identity)):
+                raise BadSource(f"{run.place} has no name: it is damaged, or not of this format")
+            yield replace(run, rows=partial(_checked_rows, run))
 
 
 def _checked_rows(run: SourceRun) -> Iterator[Row]:
-    try:
-        with parsing(run.place):
-            for num_rows, row in enumerate(run.rows(), start=1):
-                if num_rows > MAX_ROWS:
-                    raise BadSource(f"{run.place} has more than {MAX_ROWS:,} rows: import a part of it")
-                yield row
-    except OSError as problem:
-        raise BadSource(f"{run.place} cannot be read ({problem.strerror or problem})") from None
+    with parsing(run.place, is_stored=True):
+        for num_rows, row in enumerate(run.rows(), start=1):
+            if num_rows > MAX_ROWS:
+                raise BadSource(f"{run.place} has more than {MAX_ROWS:,} rows: import a part of it")
+            yield row
 
 
 def needed(module: str, package: str, what: str) -> Any:

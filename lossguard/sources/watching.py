@@ -40,8 +40,6 @@ LOCK_WAIT = 2.0
 
 Found = tuple[str, Path]
 """The format of a source, and its file or folder."""
-Save = Callable[[PlacedRow], None]
-"""Notes what was recorded last."""
 
 
 class Follower(Protocol):
@@ -81,7 +79,6 @@ class WatchedSource:
     is_delivered: bool = True
     """True if all are written, and the collector has them, unless nothing was to be delivered."""
     _log_once: LogOnce = field(default_factory=LogOnce)
-    _look_at: float = 0.0  # seconds without a row
     _others: list[Path] = field(default_factory=list)
 
     def on_signal(self, _number: int, _frame: object) -> None:
@@ -109,13 +106,8 @@ class WatchedSource:
                 facts = follower.facts
             self.say(f"{place} ({format}) is recorded as run {run_id} of project {self.project}")
             recorder = RunRecorder(run, self.names, facts, say=self.say)
-
-            def save(newest: PlacedRow) -> None:
-                known = Saved(newest.row.step, newest.position, dict(self.names.chosen), format, str(place))
-                positions.save(directory, known)
-
             try:
-                if self._follow(follower, recorder, save, found):
+                if self._follow(follower, recorder, directory, found):
                     if not self.num_rows and saved is None:
                         raise BadSource(f"{place} has no row with a step and a number")
                     state = RunState.FINISHED
@@ -162,19 +154,22 @@ class WatchedSource:
             if self.stopping:
                 return None
 
-    def _follow(self, follower: Follower, recorder: RunRecorder, save: Save, found: Found) -> bool:
+    def _follow(self, follower: Follower, recorder: RunRecorder, directory: Path, found: Found) -> bool:
         """Until it is over; returns whether the source has ended, as far as anybody can know."""
-        newest_at, self._look_at = time.monotonic(), OTHERS_SECONDS
+        format, place = found
+        newest_at, look_at = time.monotonic(), OTHERS_SECONDS
         while True:
             is_last = self.once or (self.until_idle is not None and time.monotonic() - newest_at >= self.until_idle)
-            if self._record(follower, recorder, save, final=is_last):
-                newest_at, self._look_at = time.monotonic(), OTHERS_SECONDS
+            if (newest := self._record(follower, recorder, final=is_last)) is not None:
+                saved = Saved(newest.row.step, newest.position, dict(self.names.chosen), format, str(place))
+                positions.save(directory, saved)
+                newest_at, look_at = time.monotonic(), OTHERS_SECONDS
                 is_last = self.once
             if is_last:
                 return True
-            if time.monotonic() - newest_at >= self._look_at:
-                self._look_for_others(*found)
-                self._look_at += OTHERS_SECONDS
+            if time.monotonic() - newest_at >= look_at:
+                self._look_for_others(format, place)
+                look_at += OTHERS_SECONDS
             time.sleep(POLL_SECONDS)
             if self.stopping:
                 return False
@@ -186,8 +181,9 @@ class WatchedSource:
             self._others = others
             self.say(f"{self.path} holds {others[-1]} too, which is not followed: watch it with a --run-id of its own")
 
-    def _record(self, follower: Follower, recorder: RunRecorder, save: Save, *, final: bool) -> int:
-        num_before, placed = self.num_rows, None
+    def _record(self, follower: Follower, recorder: RunRecorder, *, final: bool) -> PlacedRow | None:
+        """Record what is new; return the last row of it."""
+        placed = None
         try:
             with parsing(self.path):
                 for placed in follower.poll(final=final):
@@ -196,9 +192,7 @@ class WatchedSource:
             self._log_once.reset("unreadable")
         except OSError as problem:
             self._log_once.warn_once("unreadable", f"{self.path} cannot be read ({problem.strerror}); trying again")
-        if placed is not None:
-            save(placed)
-        return self.num_rows - num_before
+        return placed
 
 
 def _choice(path: Path, found: list[tuple[str, Path]]) -> str:

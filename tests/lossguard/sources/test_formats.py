@@ -49,7 +49,7 @@ def test_a_path_that_is_not_there_and_an_unknown_format_are_one_sentence(tmp_pat
     with pytest.raises(ConfigurationError, match="nothing does not exist"):
         formats.runs_in(tmp_path / "nothing")
     with pytest.raises(ConfigurationError, match="must be one of csv"):
-        formats.check("xml")
+        formats.check("xml", formats.FORMATS)
 
 
 def test_whoever_names_columns_means_a_table(tmp_path: Path) -> None:
