@@ -7,7 +7,6 @@ DeepSpeed, torchtitan, OLMo-core, nanoGPT, nanochat, llm.c, litgpt, axolotl, TRL
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count
 
 from lossguard.vocabulary.errors import ConfigurationError
 from lossguard.vocabulary.metrics import BY_NAME
@@ -122,7 +121,7 @@ _EPOCH_RANK = 1000
 _RANKED = [
     (re.compile(pattern), metric, rank)
     for metric, patterns in PATTERNS.items()
-    for rank, pattern in zip(count(), patterns, strict=False)
+    for rank, pattern in enumerate(patterns)
 ]
 
 

@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
-from math import exp, isfinite, log, sqrt
-from statistics import median
+from math import isfinite, log, sqrt
+from statistics import fmean, median
 
 from lossguard.sources.names import NameMap, canonical
 from lossguard.vocabulary.source_facts import EVERY_STEP, MAX_STRIDE, SPARSE, Clock, SourceFacts
@@ -143,8 +143,9 @@ class Recognition:
         self._looks.append(weight)
         is_first = not self.facts.smoothing and len(self._looks) == LOOKS
         if is_first or self._num_losses == REFINED_AT:
-            past = exp(sum(log(1.0 - each) for each in self._looks) / len(self._looks))
-            self.facts = replace(self.facts, smoothing=_rounded(1.0 - past))
+            present = fmean(log(1.0 - each) for each in self._looks)  # by the number of rows that the weights average
+            nearest = min(WEIGHTS, key=lambda each: abs(present - log(1.0 - each)))
+            self.facts = replace(self.facts, smoothing=nearest)
 
 
 def smoothing_of(losses: list[float]) -> float | None:
@@ -154,15 +155,15 @@ def smoothing_of(losses: list[float]) -> float | None:
         return None
     level = _without_trend(path)
     steps = [after - before for before, after in pairwise(level)]
-    power = sum(step * step for step in steps)
-    neighbours = sum(one * other for one, other in pairwise(steps)) / power
+    power = _product(steps, steps)
+    neighbours = _product(steps, steps[1:]) / power
     eights = [after - before for before, after in zip(level, level[8:], strict=False)]
-    ratio = (sum(each * each for each in eights) / len(eights)) / (8 * power / len(steps))
+    ratio = (_product(eights, eights) / len(eights)) / (8 * power / len(steps))
     if neighbours < RAW:
         return 0.0
     if neighbours < SMOOTH or ratio > MAX_RATIO:
         return None
-    weight = sum(one * other for one, other in pairwise(level)) / sum(each * each for each in level)
+    weight = _product(level, level[1:]) / _product(level, level)
     weight += (1 + DEGREE + (3 + DEGREE) * weight) / len(level)  # it is estimated too low, the more so without a trend
     return min(max(weight, WEIGHTS[0]), WEIGHTS[-1])
 
@@ -183,7 +184,7 @@ def _without_trend(path: list[float]) -> list[float]:
     basis: list[list[float]] = []
     for degree in range(DEGREE + 1):
         power = _without([(2.0 * k / size - 1.0) ** degree for k in range(size)], basis)
-        length = sqrt(sum(each * each for each in power))
+        length = sqrt(_product(power, power))
         basis.append([each / length for each in power])
     return _without(path, basis)
 
@@ -191,14 +192,14 @@ def _without_trend(path: list[float]) -> list[float]:
 def _without(values: list[float], basis: list[list[float]]) -> list[float]:
     """Return the part that is orthogonal to the unit vectors `basis`, which are orthogonal to each other."""
     for vector in basis:
-        part = sum(one * other for one, other in zip(values, vector, strict=True))
+        part = _product(values, vector)
         values = [value - part * each for value, each in zip(values, vector, strict=True)]
     return values
 
 
-def _rounded(weight: float) -> float:
-    """The nearest of WEIGHTS, by the number of rows that they average."""
-    return min(WEIGHTS, key=lambda each: abs(log((1.0 - weight) / (1.0 - each))))
+def _product(values: list[float], others: list[float]) -> float:
+    """Return the sum of the products of two lists, as far as both go."""
+    return sum(one * other for one, other in zip(values, others, strict=False))
 
 
 # The preview: the first rows, and what they were mapped to.
@@ -207,13 +208,6 @@ PREVIEW_ROWS = 100
 """Rows after which the preview is complete."""
 MAX_OWN_NAMES = 12
 """Names without a metric that the table lists; it counts the others."""
-
-
-@dataclass(slots=True)
-class _Column:
-    first: float
-    last: float
-    num_rows: int = 1
 
 
 @dataclass(slots=True)
@@ -226,7 +220,7 @@ class Preview:
     num_rows: int = 0
     first_step: int | None = None
     last_step: int | None = None
-    _columns: dict[str, _Column] = field(default_factory=dict)
+    _columns: dict[str, tuple[float, float, int]] = field(default_factory=dict)  # first value, last one, number
 
     @property
     def is_complete(self) -> bool:
@@ -238,11 +232,8 @@ class Preview:
         self.first_step = step if self.first_step is None else self.first_step
         self.last_step = step
         for name, value in values.items():
-            column = self._columns.get(name)
-            if column is None:
-                self._columns[name] = _Column(value, value)
-            else:
-                column.last, column.num_rows = value, column.num_rows + 1
+            first, _, num_values = self._columns.get(name, (value, value, 0))
+            self._columns[name] = first, value, num_values + 1
 
     def text(self) -> str:
         """The table, without colours: name in the source, metric, first and last value, rows. Ends with a newline."""
@@ -254,12 +245,11 @@ class Preview:
         known = [name for name, target in mapped.items() if self.names.chosen.get(target) == name]
         own = [name for name in mapped if name not in known]
         for name in [*known, *own[:MAX_OWN_NAMES]]:
-            column = self._columns[name]
+            first, last, num_values = self._columns[name]
             target = mapped[name] if mapped[name] != name or name in known else self._own(name)
-            cells.append((name, target, f"{column.first:.6g}", f"{column.last:.6g}", str(column.num_rows)))
+            cells.append((name, target, f"{first:.6g}", f"{last:.6g}", str(num_values)))
         widths = [max(len(row[k]) for row in cells) for k in range(5)]
-        for row in cells:
-            name, target, *numbers = row
+        for name, target, *numbers in cells:
             right = "  ".join(cell.rjust(width) for cell, width in zip(numbers, widths[2:], strict=True))
             lines.append(f"  {name.ljust(widths[0])}  {target.ljust(widths[1])}  {right}")
         if len(own) > MAX_OWN_NAMES:
