@@ -23,15 +23,11 @@ def limited(num_bytes: int) -> Iterator[None]:
     import resource  # Windows has none
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = _data_bytes() + num_bytes
+    # What the kernel counts against the limit: the private writable memory of the process.
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+    limit = pages * mmap.PAGESIZE + num_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _data_bytes() -> int:
-    """Return the memory that the kernel counts against the limit: the process's private writable memory."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
-    return pages * mmap.PAGESIZE

@@ -112,17 +112,16 @@ class GrowingFile:
 
     def _following(self) -> Path | None:
         """The file that follows the open one; None if there is none."""
-        if self._rotated:
-            return self._rotated.pop(0)
-        try:
-            stat = self.path.stat()
-        except FileNotFoundError:
-            return None  # it may come, or come back
-        if self._fd is None:
-            return self.path
-        if (stat.st_dev, stat.st_ino) == self._identity:
-            return None
-        self._rotated = [*self._rotated_since(os.fstat(self._fd)), self.path]
+        if not self._rotated:
+            try:
+                stat = self.path.stat()
+            except FileNotFoundError:
+                return None  # it may come, or come back
+            if self._fd is None:
+                return self.path
+            if (stat.st_dev, stat.st_ino) == self._identity:
+                return None
+            self._rotated = [*self._rotated_since(os.fstat(self._fd)), self.path]
         return self._rotated.pop(0)
 
     def _rotated_since(self, present: os.stat_result) -> list[Path]:
@@ -161,7 +160,8 @@ class GrowingFile:
         signature = (stat.st_size, stat.st_mtime_ns)
         if signature == self._signature:
             return
-        if stat.st_size < self._offset or self._has_changed():
+        before = os.pread(self._fd, len(self._before), self._offset - len(self._before))
+        if stat.st_size < self._offset or before != self._before:
             self._begin_anew()
         self._signature = signature  # of before: what is written meanwhile is read by the next call
         size = CHUNK
@@ -179,16 +179,10 @@ class GrowingFile:
             yield from self._lines(data[:end], offset)
 
     def _lines(self, data: bytes, offset: int) -> Iterator[FileLine]:
-        if len(self._ends) > 1:
-            for other in self._ends[1:]:
-                data = data.replace(bytes([other]), self._ends[:1])
+        for other in self._ends[1:]:
+            data = data.replace(bytes([other]), self._ends[:1])
         for text in data.split(self._ends[:1])[:-1]:
             if text:
                 yield FileLine(text, self._name, offset, self._is_first)
                 self._is_first = False
             offset += len(text) + 1
-
-    def _has_changed(self) -> bool:
-        """Return True if other bytes stand before the offset than were read there."""
-        assert self._fd is not None
-        return os.pread(self._fd, len(self._before), self._offset - len(self._before)) != self._before

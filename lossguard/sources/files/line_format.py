@@ -204,11 +204,9 @@ def files_in(path: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
-        yield from (file for file in files_below(path) if file.suffix in suffixes and not _is_hidden(file, path))
-
-
-def _is_hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
+        for file in files_below(path):
+            if file.suffix in suffixes and not any(part.startswith(".") for part in file.relative_to(path).parts):
+                yield file
 
 
 def beginning(path: Path, size: int = SNIFF_BYTES) -> list[bytes]:
@@ -219,8 +217,7 @@ def beginning(path: Path, size: int = SNIFF_BYTES) -> list[bytes]:
         return []
     if b"\0" in data:
         return []
-    lines = data.replace(b"\r", b"\n").split(b"\n")
-    return [line for line in lines if line]
+    return [line for line in data.replace(b"\r", b"\n").split(b"\n") if line]
 
 
 def identity_of(path: Path, first_line: bytes) -> str:

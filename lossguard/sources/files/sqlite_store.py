@@ -33,8 +33,14 @@ FUNCTIONS = ("count", "max", "min")
 def stores_in(path: Path, tables: Mapping[str, Collection[str]]) -> Iterator[Path]:
     """The SQLite files at or below `path` that have these tables with these columns."""
     for file in files_in(path, SUFFIXES):
-        if has_magic(file, MAGIC) and _has_tables(file, tables):
-            yield file
+        if has_magic(file, MAGIC):
+            with opened(file) as store:
+                found = store.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0").fetchall()
+                has_tables = {name for (name,) in found}.issuperset(tables) and all(
+                    columns_of(store, table).issuperset(columns) for table, columns in tables.items()
+                )
+            if has_tables:
+                yield file
 
 
 @contextmanager
@@ -60,11 +66,10 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             connection.set_authorizer(_is_allowed)
             yield connection
     except sqlite3.Error as error:
+        problem = f"cannot be read as a SQLite file ({error}): copy it again while nothing writes it"
         if _num_operations[place] > limit:
-            raise BadSource(f"{path} takes too long to read for its size: it is damaged, or made for that") from None
-        raise BadSource(
-            f"{path} cannot be read as a SQLite file ({error}): copy it again while nothing writes it"
-        ) from None
+            problem = "takes too long to read for its size: it is damaged, or made for that"
+        raise BadSource(f"{path} {problem}") from None
 
 
 def _is_allowed(action: int, first: str | None, second: str | None, database: str | None, within: str | None) -> int:
@@ -75,16 +80,6 @@ def _is_allowed(action: int, first: str | None, second: str | None, database: st
         or (action == sqlite3.SQLITE_PRAGMA and first == "table_xinfo")
     )
     return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
-
-
-def _has_tables(path: Path, tables: Mapping[str, Collection[str]]) -> bool:
-    with opened(path) as store:
-        real = {
-            name for (name,) in store.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")
-        }
-        return real.issuperset(tables) and all(
-            columns_of(store, table).issuperset(columns) for table, columns in tables.items()
-        )
 
 
 def columns_of(store: sqlite3.Connection, table: str) -> set[str]:
