@@ -114,10 +114,10 @@ def _runs_in_sqlite(path: Path) -> Iterator[SourceRun]:
     for file in sqlite_store.stores_in(path, TABLES):
         with sqlite_store.opened(file) as store:
             for run_id, experiment, status, started_at, ended_at in store.execute(RUNS).fetchall():
-                pairs = {
-                    table: dict(store.execute(f"SELECT key, value FROM {table} WHERE run_uuid = ?", (run_id,)))
+                params, tags = (
+                    dict(store.execute(f"SELECT key, value FROM {table} WHERE run_uuid = ?", (run_id,)))
                     for table in ("params", "tags")
-                }
+                )
                 (steps,) = store.execute("SELECT count(DISTINCT step) FROM metrics WHERE run_uuid = ?", (run_id,))
                 yield _described(
                     run_id=run_id,
@@ -126,8 +126,8 @@ def _runs_in_sqlite(path: Path) -> Iterator[SourceRun]:
                     status=status,
                     started_at=started_at,
                     ended_at=ended_at,
-                    params=pairs["params"],
-                    tags=pairs["tags"],
+                    params=params,
+                    tags=tags,
                     place=str(file),
                     rows=partial(_rows_of_sqlite, file, run_id),
                     size=steps[0],
@@ -164,25 +164,23 @@ def _runs_in_folders(path: Path) -> Iterator[SourceRun]:
         return
     for meta_file in files_below(path, "meta.yaml"):
         meta = _read_meta(meta_file)
-        if "run_id" in meta and "artifact_uri" in meta and meta.get("lifecycle_stage") != "deleted":
-            yield _run(meta_file.parent, meta)
-
-
-def _run(folder: Path, meta: dict[str, Any]) -> SourceRun:
-    experiment = _read_meta(folder.parent / "meta.yaml").get("name")
-    status = meta.get("status")
-    return _described(
-        run_id=str(meta["run_id"]),
-        name=str(meta["run_name"]) if meta.get("run_name") else None,
-        experiment=None if experiment is None else str(experiment),
-        status=STATUS.get(status, "") if isinstance(status, int) else str(status),
-        started_at=_number(meta.get("start_time")),
-        ended_at=_number(meta.get("end_time")),
-        params=_texts(folder / "params"),
-        tags=_texts(folder / "tags"),
-        place=str(folder),
-        rows=partial(_rows_of_files, folder / "metrics"),
-    )
+        if "run_id" not in meta or "artifact_uri" not in meta or meta.get("lifecycle_stage") == "deleted":
+            continue
+        folder = meta_file.parent
+        experiment = _read_meta(folder.parent / "meta.yaml").get("name")
+        status = meta.get("status")
+        yield _described(
+            run_id=str(meta["run_id"]),
+            name=str(meta["run_name"]) if meta.get("run_name") else None,
+            experiment=None if experiment is None else str(experiment),
+            status=STATUS.get(status, "") if isinstance(status, int) else str(status),
+            started_at=_number(meta.get("start_time")),
+            ended_at=_number(meta.get("end_time")),
+            params=_texts(folder / "params"),
+            tags=_texts(folder / "tags"),
+            place=str(folder),
+            rows=partial(_rows_of_files, folder / "metrics"),
+        )
 
 
 def _rows_of_files(folder: Path) -> Iterator[Row]:

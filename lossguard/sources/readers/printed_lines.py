@@ -287,19 +287,15 @@ class Pattern:
         return "lines that fit --pattern" if self.is_own else f"lines of {self.config['trainer']}"
 
 
-def _of(trainer: str, make: Callable[[], Callable[[bytes], Row | None]], facts: SourceFacts = SourceFacts()) -> Pattern:  # noqa: B008 - frozen
-    return Pattern({"trainer": trainer}, make, facts)
-
-
 PATTERNS = (
-    _of("Megatron-LM", MegatronLM, SourceFacts(averaged=True)),
-    _of("torchtitan", lambda: torchtitan),
-    _of("nanoGPT", lambda: nanogpt),
-    _of("modded-nanogpt", lambda: modded_nanogpt),
-    _of("nanochat", lambda: nanochat, SourceFacts(smoothing=_NANOCHAT_EMA)),
-    _of("llm.c", LlmC),
-    _of("litgpt", LitGPT),
-    _of("word_language_model", WordLanguageModel, SourceFacts(averaged=True)),
+    Pattern({"trainer": "Megatron-LM"}, MegatronLM, SourceFacts(averaged=True)),
+    Pattern({"trainer": "torchtitan"}, lambda: torchtitan),
+    Pattern({"trainer": "nanoGPT"}, lambda: nanogpt),
+    Pattern({"trainer": "modded-nanogpt"}, lambda: modded_nanogpt),
+    Pattern({"trainer": "nanochat"}, lambda: nanochat, SourceFacts(smoothing=_NANOCHAT_EMA)),
+    Pattern({"trainer": "llm.c"}, LlmC),
+    Pattern({"trainer": "litgpt"}, LitGPT),
+    Pattern({"trainer": "word_language_model"}, WordLanguageModel, SourceFacts(averaged=True)),
 )
 
 

@@ -28,15 +28,11 @@ MAX_BYTES = 256 << 20
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
-def places_in(path: Path) -> Iterator[Path]:
+def places_in(path: Path) -> list[Path]:
     """The output folders of runs: those that hold such a file, or checkpoints that do."""
     files = files_below(path, FILE) if path.is_dir() else [path] if path.name == FILE and path.is_file() else []
-    yield from sorted({_output_folder(file) for file in files})
-
-
-def _output_folder(file: Path) -> Path:
-    folder = file.parent
-    return folder.parent if _CHECKPOINT.fullmatch(folder.name) else folder
+    folders = {file.parent for file in files}
+    return sorted({folder.parent if _CHECKPOINT.fullmatch(folder.name) else folder for folder in folders})
 
 
 def newest_file(folder: Path) -> Path | None:

@@ -6,9 +6,9 @@ A chart's CSV has a column "Step", and for each run and metric the columns "run 
 
 import csv
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from lossguard.sources.columns import Columns, number_of, step_of, time_of
 from lossguard.sources.files.growing_file import MAX_LINE
@@ -48,8 +48,7 @@ def _parquet_run(files: Sequence[Path]) -> SourceRun:
     first = files[0]
     is_part = first.stem.isdecimal() or has_common_name(first)
     place = first if len(files) == 1 else first.parent
-    rows = _parquet_rows([first])
-    beginning_of_run = repr(next(rows, None))
+    beginning_of_run = repr(next(_parquet_rows([first]), None))
     return SourceRun(
         format="wandb-export",
         identity=identity_of(place, beginning_of_run.encode()),
@@ -71,20 +70,16 @@ def _parquet_scalars(path: Path) -> Iterator[StoredScalar]:
     for batch in batches(path):
         steps = batch[step_name or ""]
         times = batch[time_name] if time_name is not None else [None] * len(steps)
-        metrics = {name: cells for name, cells in batch.items() if _is_metric(name, (step_name, time_name))}
+        others = (step_name, time_name)
+        metrics = {
+            name: cells for name, cells in batch.items() if name not in others and not name.startswith(OWN_NAMES)
+        }
         for at, (cell, time) in enumerate(zip(steps, times, strict=True)):
             step = step_of(cell)
+            seconds = time.timestamp() if isinstance(time, datetime) else time_of(time)
             for name, cells in metrics.items():
                 if step is not None and (number := number_of(cells[at])) is not None:
-                    yield StoredScalar(_time(time), step, name, number)
-
-
-def _is_metric(name: str, others: Sequence[str | None]) -> bool:
-    return name not in others and not name.startswith(OWN_NAMES)
-
-
-def _time(cell: Any) -> float:
-    return (cell.timestamp() if hasattr(cell, "timestamp") else time_of(cell)) or 0.0
+                    yield StoredScalar(seconds or 0.0, step, name, number)
 
 
 def _chart_runs(path: Path) -> Iterator[SourceRun]:

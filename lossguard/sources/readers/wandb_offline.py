@@ -12,7 +12,7 @@ from typing import Any
 from lossguard.sources.columns import number_of, step_of
 from lossguard.sources.files.line_format import files_in, has_magic
 from lossguard.sources.files.source_files import opened
-from lossguard.sources.rows import Row, StoredScalar, joined
+from lossguard.sources.rows import StoredScalar, joined
 from lossguard.sources.source_run import BadSource, SourceRun, needed
 from lossguard.vocabulary.protocol import NON_FINITE, is_time
 from lossguard.vocabulary.source_facts import facts_of
@@ -66,7 +66,7 @@ def _run(path: Path, messages: Any) -> SourceRun:
         identity="/".join((run.entity, run.project, run.run_id)),
         name=run.display_name or run.run_id,
         place=f"{path}, run {run.run_id}",
-        rows=lambda: _rows(path, messages),
+        rows=lambda: joined(_scalars(path, messages)),
         project=run.project or None,
         config={name: value for name, value in config.items() if not name.startswith(OWN_NAMES)},
         tags=list(run.tags),
@@ -83,10 +83,6 @@ def _run(path: Path, messages: Any) -> SourceRun:
 GLOBAL_STEPS = ("train/global_step", "trainer/global_step", "global_step")
 """Names under which Hugging Face Trainer and Lightning log the optimizer step: W&B's own step is a count of calls. The
 hook on wandb takes these, too, so that a run has one step axis."""
-
-
-def _rows(path: Path, messages: Any) -> Iterator[Row]:
-    return joined(_scalars(path, messages))
 
 
 def _scalars(path: Path, messages: Any) -> Iterator[StoredScalar]:
