@@ -74,16 +74,13 @@ class Joiner:
         complete = self._placed(self._builder.flush() if final else self._builder.flush_if_quiet(now))
         if not self._builder.is_open:
             self._begins_at = None
-        return complete + (self._late_at_the_end() if final else [])
-
-    def _late_at_the_end(self) -> list[PlacedRow]:
-        """Return values that came late and that no row has followed, such as a last evaluation, for the last row."""
-        late = self._builder.close()
-        if self._last_position is None or self._newest is None:
-            return []
-        last = self._newest.values
-        values = {name: value for row in late for name, value in row.values.items() if name not in last}
-        return [PlacedRow(Row(self._last_step, None, values), self._last_position)] if values else []
+        # What came late and no row has followed, such as a last evaluation, is for the last row.
+        late = self._builder.close() if final else []
+        if late and self._newest is not None:
+            values = {name: value for name, value in late[0].values.items() if name not in self._newest.values}
+            if values:
+                complete.append(PlacedRow(Row(self._last_step, None, values), self._last_position))
+        return complete
 
     def begin_anew(self) -> list[PlacedRow]:
         """The source begins at its beginning again: rows that it repeats are known."""

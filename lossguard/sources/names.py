@@ -227,18 +227,15 @@ class NameMap:
         matches = {name: match for name in names if (match := self._match(name)) is not None}
         for name, match in sorted(matches.items(), key=lambda item: item[1].rank):
             before = self.chosen.get(match.metric)
-            if before is None:
-                self.chosen[match.metric] = name
-            elif self._gives_way(before) and not match.is_epoch_mean:
-                self.chosen[match.metric] = name
+            if before is not None:
+                earlier = self._match(before)
+                if earlier is None or not earlier.is_epoch_mean or match.is_epoch_mean:
+                    continue
                 self._targets[before] = _own_name(before)
+            self.chosen[match.metric] = name
         for name in names:
             chosen = name in matches and self.chosen[matches[name].metric] == name
             self._targets[name] = matches[name].metric if chosen else _own_name(name)
-
-    def _gives_way(self, name: str) -> bool:
-        match = self._match(name)
-        return match is not None and match.is_epoch_mean
 
 
 def _own_name(name: str) -> str:

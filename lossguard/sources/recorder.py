@@ -80,7 +80,12 @@ class RunRecorder:
             return
         if self._last is not None and row.step <= self._last.step:
             self._late, self._last_tokens = {}, -1.0  # the source goes back: what was late belongs to what it left
-        self._recognise(row, values)
+        recognition, loss = self._recognition, values.get("loss")
+        if loss is not None and self.facts.clock is Clock.STEPS and counts_samples(self.names.chosen["loss"]):
+            recognition.facts = replace(self.facts, clock=Clock.SAMPLES)
+            self._declare(row.time)
+        if recognition.observe(row.step, loss, row.values):
+            self._declare(row.time)
         self._put(row, self._late | values, position)
         if self.preview.is_complete:
             self.say_preview()
@@ -164,14 +169,6 @@ class RunRecorder:
             f"at step {row.step}; it keeps its name"
         )
         values[self.names.target_of(name)] = values.pop("tokens")
-
-    def _recognise(self, row: Row, values: dict[str, float]) -> None:
-        recognition, loss = self._recognition, values.get("loss")
-        if loss is not None and recognition.facts.clock is Clock.STEPS and counts_samples(self.names.chosen["loss"]):
-            recognition.facts = replace(recognition.facts, clock=Clock.SAMPLES)
-            self._declare(row.time)
-        if recognition.observe(row.step, loss, row.values):
-            self._declare(row.time)
 
     def _declare(self, at: float | None) -> None:
         self.preview.facts = self.facts
