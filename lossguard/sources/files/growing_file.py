@@ -58,13 +58,10 @@ class GrowingFile:
         self._fd: int | None = None
         self._identity = (0, 0)
         self._name = path.name
-        self._offset = 0
-        self._before = b""  # bytes before the offset as they were read: other ones mean another content
-        self._is_first = True
-        self._signature: tuple[int, ...] | None = None
         self._rotated: list[Path] = []  # to be read next, `path` last: what was rotated since the last look
         self.is_resumed = False
         """True if reading goes on at the position that was given."""
+        self._begin_anew()
         if position is not None:
             self._find(position)
 
@@ -145,7 +142,10 @@ class GrowingFile:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._offset, self._before, self._is_first, self._signature = 0, b"", True, None
+        self._offset = 0
+        self._before = b""  # bytes before the offset as they were read: other ones mean another content
+        self._is_first = True
+        self._signature: tuple[int, ...] | None = None
 
     def _read_open_file(self) -> Iterator[FileLine]:
         if self._fd is None:

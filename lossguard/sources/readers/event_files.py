@@ -232,10 +232,7 @@ def places_in(path: Path) -> list[Path]:
 
 def runs_in(path: Path) -> Iterator[SourceRun]:
     """The runs below `path`; a folder with nothing but hyperparameters belongs to the run above it."""
-    folders = places_in(path)
-    if folders:
-        event_type()
-    for folder in folders:
+    for folder in places_in(path):
         if (first := first_event(folder)) is None:
             continue
         config = config_of(folder)

@@ -142,21 +142,19 @@ def scalar_of(value: Any) -> float | None:
         return None
     tensor = value.tensor
     content, kind = tensor.tensor_content, tensor.dtype
-    if content:
-        if kind == _BFLOAT16 and len(content) == 2:
-            return float(struct.unpack("<f", b"\0\0" + content)[0])
-        layout = _STRUCTS.get(kind)
-        if layout is None or struct.calcsize(layout) != len(content):
+    if not content:
+        for values in (tensor.float_val, tensor.double_val, tensor.int64_val, tensor.int_val):
+            if len(values) == 1:
+                return float(values[0])
+        if len(tensor.half_val) != 1 or kind not in (_HALF, _BFLOAT16):
             return None
-        (number,) = struct.unpack(layout, content)
-        return float(number)
-    for values in (tensor.float_val, tensor.double_val, tensor.int64_val, tensor.int_val):
-        if len(values) == 1:
-            return float(values[0])
-    if len(tensor.half_val) == 1 and kind in (_HALF, _BFLOAT16):
-        bits = struct.pack("<H", tensor.half_val[0])
-        return float(struct.unpack("<e", bits)[0] if kind == _HALF else struct.unpack("<f", b"\0\0" + bits)[0])
-    return None
+        content = struct.pack("<H", tensor.half_val[0])
+    if kind == _BFLOAT16:  # the upper half of a float
+        kind, content = _FLOAT, b"\0\0" + content
+    layout = _STRUCTS.get(kind)
+    if layout is None or struct.calcsize(layout) != len(content):
+        return None
+    return float(struct.unpack(layout, content)[0])
 
 
 def text_of(value: Any) -> str | None:

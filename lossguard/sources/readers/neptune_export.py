@@ -66,14 +66,13 @@ def _described(project: str, run_id: str, found: _Found) -> SourceRun:
         identity=f"{project}/{run_id}",
         name=next((str(attributes[name]) for name in NAMES if attributes.get(name)), run_id),
         place=f"{found.files[0]}, run {run_id}",
-        rows=lambda: joined(iter(sorted(_scalars(found.files, project, run_id), key=lambda one: one[:3]))),
+        rows=lambda: joined(sorted(_scalars(found.files, project, run_id), key=lambda one: one[:3])),
         project=project.rpartition("/")[2] or None,
         config={name: _plain(value) for name, value in attributes.items() if not name.startswith("sys/")},
         tags=[str(tag) for tag in tags],
         started_at=_seconds(attributes.get("sys/creation_time")),
         ended_at=_seconds(attributes.get("sys/modification_time")),
         state=RunState.FAILED if attributes.get("sys/failed") is True else RunState.FINISHED,
-        size=None,
     )
 
 
