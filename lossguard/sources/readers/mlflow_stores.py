@@ -27,8 +27,13 @@ def runs_in(path: Path) -> Iterator[SourceRun]:
 
 # A run as both stores keep it: params, tags, times in milliseconds, a state.
 
-STATES = {"FINISHED": RunState.FINISHED, "FAILED": RunState.FAILED}
-"""Any other run was stopped, or still runs."""
+STATES = {
+    "FINISHED": RunState.FINISHED,
+    "3": RunState.FINISHED,
+    "FAILED": RunState.FAILED,
+    "4": RunState.FAILED,
+}
+"""By the status, which is a number in files. Any other run was stopped, or still runs."""
 OWN_TAGS = "mlflow."
 
 
@@ -56,32 +61,28 @@ def _param(text: str) -> Any:
 
 
 def _described(
+    meta: Mapping[str, Any],
     *,
-    run_id: str,
-    name: str | None,
-    experiment: str | None,
-    status: str,
-    started_at: int | None,
-    ended_at: int | None,
     params: Mapping[str, Any],
     tags: Mapping[str, str],
     place: str,
     rows: Callable[[], Iterator[Row]],
     size: int | None = None,
 ) -> SourceRun:
-    """`started_at`, `ended_at`: unix milliseconds."""
+    """`meta`: facts of the run under the names that meta.yaml has, and its experiment; times in unix milliseconds."""
+    run_id, started_at, ended_at = meta["run_id"], meta["start_time"], meta["end_time"]
     return SourceRun(
         format="mlflow",
         identity=run_id,
-        name=name or tags.get("mlflow.runName") or run_id,
+        name=meta.get("run_name") or tags.get("mlflow.runName") or run_id,
         place=f"{place}, run {run_id}",
         rows=rows,
-        project=experiment,
+        project=meta["experiment"],
         config=params,
         tags=[f"{key}={value}" for key, value in tags.items() if not key.startswith(OWN_TAGS)],
         started_at=started_at / 1000 if started_at else None,
         ended_at=ended_at / 1000 if ended_at else None,
-        state=STATES.get(status, RunState.INTERRUPTED),
+        state=STATES.get(meta["status"], RunState.INTERRUPTED),
         command=tags.get("mlflow.source.name"),
         git_commit=tags.get("mlflow.source.git.commit"),
         facts=facts_in(params),
@@ -113,19 +114,16 @@ METRICS = (
 def _runs_in_sqlite(path: Path) -> Iterator[SourceRun]:
     for file in sqlite_store.stores_in(path, TABLES):
         with sqlite_store.opened(file) as store:
-            for run_id, experiment, status, started_at, ended_at in store.execute(RUNS).fetchall():
+            for values in store.execute(RUNS).fetchall():
+                meta = dict(zip(("run_id", "experiment", "status", "start_time", "end_time"), values, strict=True))
+                run_id = meta["run_id"]
                 params, tags = (
                     dict(store.execute(f"SELECT key, value FROM {table} WHERE run_uuid = ?", (run_id,)))
                     for table in ("params", "tags")
                 )
                 (steps,) = store.execute("SELECT count(DISTINCT step) FROM metrics WHERE run_uuid = ?", (run_id,))
                 yield _described(
-                    run_id=run_id,
-                    name=None,
-                    experiment=experiment,
-                    status=status,
-                    started_at=started_at,
-                    ended_at=ended_at,
+                    meta,
                     params=params,
                     tags=tags,
                     place=str(file),
@@ -156,7 +154,6 @@ MAX_TEXT_BYTES = 64 << 10
 MAX_LINE_BYTES = 1000
 """Maximum bytes of a line: a time, a value, a step, and what newer releases append."""
 _WHOLE = re.compile(r"-?\d{1,18}")
-STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 
 
 def _runs_in_folders(path: Path) -> Iterator[SourceRun]:
@@ -167,15 +164,10 @@ def _runs_in_folders(path: Path) -> Iterator[SourceRun]:
         if "run_id" not in meta or "artifact_uri" not in meta or meta.get("lifecycle_stage") == "deleted":
             continue
         folder = meta_file.parent
-        experiment = _read_meta(folder.parent / "meta.yaml").get("name")
-        status = meta.get("status")
+        times = {name: _whole(meta.get(name)) for name in ("start_time", "end_time")}
+        others = {"experiment": _read_meta(folder.parent / "meta.yaml").get("name"), "status": meta.get("status")}
         yield _described(
-            run_id=str(meta["run_id"]),
-            name=str(meta["run_name"]) if meta.get("run_name") else None,
-            experiment=None if experiment is None else str(experiment),
-            status=STATUS.get(status, "") if isinstance(status, int) else str(status),
-            started_at=_number(meta.get("start_time")),
-            ended_at=_number(meta.get("end_time")),
+            {**meta, **times, **others},
             params=_texts(folder / "params"),
             tags=_texts(folder / "tags"),
             place=str(folder),
@@ -216,7 +208,7 @@ def _text(path: Path) -> str:
     return read_beginning(path, MAX_TEXT_BYTES).decode("utf-8", errors="replace")
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
+def _read_meta(path: Path) -> dict[str, str | None]:
     """The flat YAML that MLflow writes: a name and a value per line."""
     if not lies_in(path, path.parent):
         return {}
@@ -227,18 +219,16 @@ def _read_meta(path: Path) -> dict[str, Any]:
     return {name: _scalar(value.strip()) for line in lines for name, colon, value in [line.partition(": ")] if colon}
 
 
-def _scalar(text: str) -> Any:
+def _scalar(text: str) -> str | None:
     if text[:1] == text[-1:] == "'" and len(text) > 1:
         return text[1:-1].replace("''", "'")
     if text[:1] == '"':
         try:
-            return json.loads(text)
+            return str(json.loads(text))
         except ValueError:
             return text
-    if text in ("null", "~", ""):
-        return None
-    return int(text) if _WHOLE.fullmatch(text) else text
+    return None if text in ("null", "~", "") else text
 
 
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and _WHOLE.fullmatch(text) else None
