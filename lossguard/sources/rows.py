@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lossguard.vocabulary.protocol import MAX_STEP
+from lossguard.vocabulary.source_facts import SourceFacts
 
 HOLD_SECONDS = 1.0
 """Seconds for which a row waits for names that its predecessors had, unless the source has a pause of its own."""
@@ -111,6 +112,39 @@ def counts_samples(name: str) -> bool:
     """Whether the x axis of `name` is the number of samples, as in Megatron-LM's "lm loss vs samples" and DeepSpeed's
     "Train/Samples/train_loss"."""
     return name.endswith(" vs samples") or "/Samples/" in name
+
+
+# Lines of files, a row each. Here because what relays a command's output imports no more than this.
+
+
+class LineParser:
+    """Reads the lines of one file, in order."""
+
+    config: Mapping[str, Any] = {}
+    """Recorded as the configuration of the run."""
+    facts = SourceFacts()
+    """Facts about how the rows are made, as far as the format says."""
+    ends = b"\n"
+    """The bytes that end a line."""
+    reads_headers = False
+    """True if any line may name the columns of those after it."""
+    problem = ""
+    """Reason why the last line is left out, or a value of it, in a few words; empty where nothing is."""
+
+    def parse(self, line: bytes) -> Row | None:
+        """The values of a line; None for one that has none."""
+        raise NotImplementedError
+
+    def shows(self, row: Row) -> bool:
+        """Return True if this row shows that the file is of this format."""
+        return True
+
+    def begin_anew(self) -> None:
+        """The next line is the first of a file."""
+
+    def is_whole(self, line: bytes) -> bool:
+        """Return True if a last line without its end can be taken as it is, when nothing more comes."""
+        return False  # a number may be cut off
 
 
 # Scalars in the order in which they were logged, as rows.

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from lossguard.sources.files.growing_file import MAX_LINE, FileLine, GrowingFile
 from lossguard.sources.files.source_files import files_below, opened, read_beginning
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
-from lossguard.sources.rows import Row
+from lossguard.sources.rows import LineParser, Row
 from lossguard.sources.source_run import SourceRun
 from lossguard.spool.writer import this_process
 from lossguard.vocabulary.errors import logger
@@ -23,36 +23,6 @@ from lossguard.vocabulary.wording import plural
 
 SNIFF_BYTES = 1 << 16
 """Bytes at the beginning of a table in which its first row must be."""
-
-
-class LineParser:
-    """Reads the lines of one file, in order."""
-
-    config: Mapping[str, Any] = {}
-    """Recorded as the configuration of the run."""
-    facts = SourceFacts()
-    """Facts about how the rows are made, as far as the format says."""
-    ends = b"\n"
-    """The bytes that end a line."""
-    reads_headers = False
-    """True if any line may name the columns of those after it."""
-    problem = ""
-    """Reason why the last line is left out, or a value of it, in a few words; empty where nothing is."""
-
-    def parse(self, line: bytes) -> Row | None:
-        """The values of a line; None for one that has none."""
-        raise NotImplementedError
-
-    def shows(self, row: Row) -> bool:
-        """Return True if this row shows that the file is of this format."""
-        return True
-
-    def begin_anew(self) -> None:
-        """The next line is the first of a file."""
-
-    def is_whole(self, line: bytes) -> bool:
-        """Return True if a last line without its end can be taken as it is, when nothing more comes."""
-        return False  # a number may be cut off
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ import csv
 from functools import partial
 
 from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
-from lossguard.sources.files.line_format import LineFormat, LineParser
+from lossguard.sources.files.line_format import LineFormat
 from lossguard.sources.readers import wandb_export
-from lossguard.sources.rows import Row
+from lossguard.sources.rows import LineParser, Row
 from lossguard.vocabulary.wording import plural
 
 WHAT = "CSV files with a column of steps"

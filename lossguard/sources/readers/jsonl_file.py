@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from lossguard.sources.columns import Columns, Numbers, problem_of, step_of, time_of
-from lossguard.sources.files.line_format import LineFormat, LineParser
-from lossguard.sources.rows import Row
+from lossguard.sources.files.line_format import LineFormat
+from lossguard.sources.rows import LineParser, Row
 from lossguard.vocabulary.protocol import NON_FINITE
 
 WHAT = "JSON lines with a step"

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lossguard.sources.files.line_format import LineParser
-from lossguard.sources.rows import Row
+from lossguard.sources.rows import LineParser, Row
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 from lossguard.vocabulary.protocol import MAX_STEP
 from lossguard.vocabulary.source_facts import SourceFacts

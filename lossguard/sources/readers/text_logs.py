@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from lossguard.sources.files.growing_file import rotated_files
-from lossguard.sources.files.line_format import LineFormat, LineParser
+from lossguard.sources.files.line_format import LineFormat
 from lossguard.sources.readers.printed_lines import PATTERNS, LogParser, Pattern
+from lossguard.sources.rows import LineParser
 
 WHAT = f"logs of {', '.join(str(each.config['trainer']) for each in PATTERNS)}, or of any other trainer with --pattern"
 MAX_BANNER = 4 << 20
