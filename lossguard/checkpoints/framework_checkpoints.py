@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from lossguard.checkpoints.checkpoints import RUN, Checkpoints, Contents, ReadPlace
 from lossguard.checkpoints.files import fingerprint, flush, read_state, write_state
-from lossguard.checkpoints.state import Digest, generators
+from lossguard.checkpoints.state import generators
 from lossguard.vocabulary.errors import CheckpointError
 
 DIGESTS = "digests"
@@ -43,24 +43,16 @@ class FrameworkCheckpoints(Checkpoints):
 
     def _write_files(self, folder: Path, states: Mapping[str, Any]) -> dict[str, Any]:
         self.ranks.run_on_all(self._write_by_framework, folder)
-        own = {**states, DIGESTS: self._digests_of_files()}
-        self.ranks.run_on_all(write_state, folder / self._own_file(), own)
+        found = self.ranks.run_on_all(self._digests)
+        # Of what each rank will have loaded: the framework writes what rank 0 has, all but `own`.
+        digests = self.ranks.broadcast(found) | {name: found[name] for name in self.own if name in found}
+        self.ranks.run_on_all(write_state, folder / self._own_file(), {**states, DIGESTS: digests})
         files = {}
         if self.ranks.rank == 0 or not self._place.all_ranks_see_it:
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 flush(path)
                 files[path.relative_to(folder).as_posix()] = fingerprint(path)
-        if not self._place.all_ranks_see_it:
-            files = {
-                name: written for of_rank in self.ranks.gather_on_rank_0(files) for name, written in of_rank.items()
-            }
-        return {"format": self.formats[0], "ranks": self.ranks.size, "files": files}
-
-    def _digests_of_files(self) -> dict[str, Digest]:
-        """The digests of what each rank will have loaded: the framework writes what rank 0 has, all but `own`."""
-        digests = self.ranks.run_on_all(self._digests)
-        of_rank_0 = self.ranks.broadcast(digests)
-        return of_rank_0 | {name: digests[name] for name in self.own if name in digests}
+        return {"format": self.formats[0], "ranks": self.ranks.size, "files": self.ranks.joined_on_rank_0(files)}
 
     def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
         if manifest["ranks"] != self.ranks.size:

@@ -5,7 +5,7 @@ torch.distributed. `lossguard.run.ranks.current_ranks` chooses between them.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -66,6 +66,10 @@ class Ranks:
         """Return the values of all ranks on rank 0; an empty list on the others."""
         values = self.gather(value)
         return values if self.rank == 0 else []
+
+    def joined_on_rank_0(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the `values` of all ranks in one dict on rank 0, those of later ranks last; {} on the others."""
+        return dict(item for of_rank in self.gather_on_rank_0(values) for item in of_rank.items())
 
     def maximum(self, number: int) -> int:
         """The largest `number` of any rank."""

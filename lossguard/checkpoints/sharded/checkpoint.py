@@ -23,7 +23,6 @@ from lossguard.checkpoints.sharded.tensor_files import (
     INDEX,
     INDEX_OF_RANK,
     SUFFIX,
-    Content,
     TensorFiles,
     index_of_rank,
     write_index,
@@ -111,30 +110,20 @@ def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, rank
     If it fails on one rank, it raises on all.
     """
     skeletons, shards = split_tensors(states)
-    _write_tensors(folder, shards, ranks)
-    own_skeletons = skeletons if ranks.rank == 0 else {}
-    files = ranks.run_on_all(_write_rank_files, folder, own_skeletons, rank_state, ranks.rank)
-    return {name: written for of_rank in ranks.gather_on_rank_0(files) for name, written in of_rank.items()}
-
-
-def _write_tensors(folder: Path, shards: Mapping[str, TensorShard], ranks: TorchRanks) -> None:
     items = ranks.run_on_all(items_of_rank, shards, ranks.group)
-    written = ranks.run_on_all(write_items, folder, items, shards, ranks.rank)
-    whole = {name: pieces for of_rank in ranks.gather_on_rank_0(written) for name, pieces in of_rank.items()}
-    ranks.run_on_all(_write_index_on_rank_0, folder, shards, whole, ranks.rank)
+    whole = ranks.joined_on_rank_0(ranks.run_on_all(write_items, folder, items, shards, ranks.rank))
 
+    def write_rest() -> Files:
+        contents = {f"rank-{ranks.rank}": rank_state}
+        if ranks.rank == 0:
+            write_index(folder, shards, whole)
+            contents |= skeletons
+        files = {f"{name}.pt": write_state(folder / f"{name}.pt", content) for name, content in contents.items()}
+        indexes = [folder / index_of_rank(ranks.rank)] + [folder / INDEX] * (ranks.rank == 0)
+        written = [*folder.glob(f"__{ranks.rank}_*{SUFFIX}"), *(path for path in indexes if path.exists())]
+        return files | {path.name: fingerprint(path) for path in written}
 
-def _write_index_on_rank_0(folder: Path, shards: Mapping[str, TensorShard], whole: Content, rank: int) -> None:
-    if rank == 0:
-        write_index(folder, shards, whole)
-
-
-def _write_rank_files(folder: Path, skeletons: Mapping[str, Any], rank_state: Any, rank: int) -> Files:
-    files = {f"{name}.pt": write_state(folder / f"{name}.pt", skeleton) for name, skeleton in skeletons.items()}
-    files[f"rank-{rank}.pt"] = write_state(folder / f"rank-{rank}.pt", rank_state)
-    indexes = [folder / index_of_rank(rank)] + [folder / INDEX] * (rank == 0)
-    written = [*folder.glob(f"__{rank}_*{SUFFIX}"), *(path for path in indexes if path.exists())]
-    return files | {path.name: fingerprint(path) for path in written}
+    return ranks.joined_on_rank_0(ranks.run_on_all(write_rest))
 
 
 def has_divided_index(files: Files) -> bool:
