@@ -28,9 +28,9 @@ from lossguard.checkpoints.remote.reading import (
     RemoteListing,
     RemoteReadFolder,
     RemoteWriter,
+    examine,
     manifest_name,
     missing_file,
-    read_manifest_at,
 )
 from lossguard.run.ranks import Ranks
 from lossguard.spool.folders import make_folder
@@ -75,7 +75,7 @@ class RemoteFolder:
             self._staging = _staging_folder(staging, files.url, ranks.rank)
             clean_up_unless_in_use(self._staging, 0)
             if ranks.rank == 0:
-                self._look()
+                self._listing = RemoteListing.of(files)
         except OSError as caught:
             problem = str(caught)
         if problems := [each for each in ranks.gather(problem) if each]:
@@ -84,10 +84,6 @@ class RemoteFolder:
 
     def __str__(self) -> str:
         return self._files.url
-
-    def _look(self) -> None:
-        """Learn which checkpoints are there."""
-        self._listing = RemoteListing.of(self._files)
 
     def lock(self, *, wait: float) -> None:
         """Become the only process that writes here, and delete what another one has left incomplete.
@@ -123,8 +119,7 @@ class RemoteFolder:
         """See `Checkpoints.check`. Only rank 0 calls it."""
         name = manifest_name(step)
         try:
-            content = read_manifest_at(self._files, name)
-            problem = content if isinstance(content, str) else missing_file(content, self._files.sizes(content[FOLDER]))
+            _, problem = examine(self._files, name)
         except FileNotFoundError:
             return f"{self}/{name} is no longer there"
         except OSError as caught:
@@ -263,7 +258,7 @@ class RemoteFolder:
     def _begin_to_write(self) -> None:
         self._writer.begin()
         self._delete_doubtful()
-        self._look()  # once more: until now another process may have written
+        self._listing = RemoteListing.of(self._files)  # once more: until now another process may have written
         self._delete_garbage()
 
     def _delete_doubtful(self) -> None:

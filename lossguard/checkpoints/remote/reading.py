@@ -57,21 +57,16 @@ class RemoteListing:
         found.garbage = {"/".join(name.split("/")[:2]) for name in sizes if name.startswith(f"{FILES}/")}
         matches = {name: match for name in sizes if (match := _MANIFEST.fullmatch(name))}
         with ThreadPoolExecutor(NUM_REQUESTS) as pool:
-            contents = pool.map(lambda name: read_manifest_at(files, name), matches)
-            for (name, match), content in zip(matches.items(), contents, strict=True):
-                found._add(f"{files}/{name}", match, content, sizes)
+            examined = pool.map(lambda name: examine(files, name, sizes), matches)
+            for (name, match), (folder, problem) in zip(matches.items(), examined, strict=True):
+                if problem is None:
+                    (found.discarded if match[1] else found.folders)[int(match[2])] = folder
+                    continue
+                logger.warning("%s/%s is not a whole checkpoint: %s", files, name, problem)
+                kept = f"{FILES}/{match[2]}-"  # for a person who wants to see what is left of it
+                found.garbage = {each for each in found.garbage if not each.startswith(kept)}
         found.garbage -= {*found.folders.values(), *found.discarded.values()}
         return found
-
-    def _add(self, place: str, match: re.Match[str], content: dict[str, Any] | str, sizes: Mapping[str, int]) -> None:
-        problem = content if isinstance(content, str) else missing_file(content, sizes)
-        if problem is None:
-            assert isinstance(content, dict)
-            (self.discarded if match[1] else self.folders)[int(match[2])] = content[FOLDER]
-            return
-        logger.warning("%s is not a whole checkpoint: %s", place, problem)
-        kept = f"{FILES}/{match[2]}-"  # for a person who wants to see what is left of it
-        self.garbage = {folder for folder in self.garbage if not folder.startswith(kept)}
 
 
 def manifest_name(step: int, folder: str = "") -> str:
@@ -79,14 +74,17 @@ def manifest_name(step: int, folder: str = "") -> str:
     return f"{folder}/{folder_name(step)}/{MANIFEST}".lstrip("/")
 
 
-def read_manifest_at(files: RemoteFiles, name: str) -> dict[str, Any] | str:
-    """The content of a manifest, or what is wrong with it. Raises OSError."""
+def examine(files: RemoteFiles, name: str, sizes: Mapping[str, int] | None = None) -> tuple[str, str | None]:
+    """(the folder of the files that a manifest lists, why they are not a whole checkpoint; None if they are).
+
+    `sizes`: of the files there, if they are known. Raises OSError.
+    """
     try:
         content = decoded(files.read(name))
-        check_name(content[FOLDER])
-        return content
+        folder = check_name(content[FOLDER])
     except (CheckpointError, ValueError, LookupError, TypeError) as problem:
-        return str(problem)
+        return "", str(problem)
+    return folder, missing_file(content, files.sizes(folder) if sizes is None else sizes)
 
 
 def missing_file(manifest: Mapping[str, Any], sizes: Mapping[str, int]) -> str | None:
@@ -150,11 +148,8 @@ class DownloadedCheckpoints(Mapping[int, Path]):
         if step not in self._steps:
             raise KeyError(step)
         place = self._folder / self._parent / folder_name(step)
-        if not place.is_dir():
-            self._download(step, place)
-        return place
-
-    def _download(self, step: int, place: Path) -> None:
+        if place.is_dir():
+            return place
         partial = place.with_name(f"{place.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
         reading = RemoteReadFolder(self._files, manifest_name(step, self._parent), lambda: partial)
@@ -164,7 +159,7 @@ class DownloadedCheckpoints(Mapping[int, Path]):
         except (ValueError, LookupError, TypeError) as problem:
             raise CheckpointError(f"the manifest of step {step} at {self._files} is damaged: {problem}") from problem
         write_manifest(partial, manifest)
-        partial.rename(place)
+        return partial.rename(place)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._steps)
