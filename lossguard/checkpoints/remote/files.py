@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -28,22 +27,15 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _HOST = re.compile(r"https?://([^/\s?\"']+)")
 
 
-@dataclass(frozen=True, slots=True)
-class _Service:
-    """The environment variables by which a process reaches an object store."""
-
-    credentials: str
-    endpoint: str
-
-
-_S3 = _Service("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
-_GOOGLE = _Service("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS")
-_AZURE = _Service("AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCOUNT_NAME")
+_AWS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"
+_GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS"
+_AZURE = "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCOUNT_NAME"
 _SERVICES = {
-    **dict.fromkeys(("s3", "s3a"), _S3),
+    **dict.fromkeys(("s3", "s3a"), _AWS),
     **dict.fromkeys(("gs", "gcs"), _GOOGLE),
     **dict.fromkeys(("az", "abfs", "abfss", "adl"), _AZURE),
 }
+"""Scheme -> the environment variables with the credentials of its service, and those with its address."""
 
 _CAUSES = [
     (_NO_BUCKET, "the bucket {bucket!r} does not exist; create it, or correct the URL"),
@@ -108,27 +100,20 @@ def reason(problem: BaseException, url: str) -> str:
     said = str(getattr(problem, "strerror", None) or problem).strip()
     if unknown := _UNKNOWN_SCHEME.search(said):
         return f"{unknown[1]}:// is not supported; use a folder, s3://, gs://, az:// or another that fsspec has"
-    service = _SERVICES.get(scheme_of(url) or "")
-    return (service and _known_cause(said, url, service)) or _first_words(said) or type(problem).__name__
-
-
-def _known_cause(said: str, url: str, service: _Service) -> str | None:
-    for pattern, sentence in _CAUSES:
-        if found := pattern.search(said):
-            code, host = _CODE.search(said), _HOST.search(mask_text(said))
-            return sentence.format(
-                found=code[1] if code else found[0].strip(),
-                bucket=shown_url(url).partition("://")[2].partition("/")[0],
-                host=host[1] if host else "the server",
-                credentials=service.credentials,
-                endpoint=service.endpoint,
-            )
-    return None
-
-
-def _first_words(said: str) -> str:
-    line = mask_text(said).partition("\n")[0].partition(": <?xml")[0]
-    return re.sub(r"^Generic \w+ error: ", "", line)[:MAX_REASON].rstrip(" :.")
+    shown = mask_text(said)
+    if (service := _SERVICES.get(scheme_of(url) or "")) is not None:
+        for pattern, sentence in _CAUSES:
+            if found := pattern.search(said):
+                code, host = _CODE.search(said), _HOST.search(shown)
+                return sentence.format(
+                    found=code[1] if code else found[0].strip(),
+                    bucket=shown_url(url).partition("://")[2].partition("/")[0],
+                    host=host[1] if host else "the server",
+                    credentials=service[0],
+                    endpoint=service[1],
+                )
+    line = shown.partition("\n")[0].partition(": <?xml")[0]
+    return re.sub(r"^Generic \w+ error: ", "", line)[:MAX_REASON].rstrip(" :.") or type(problem).__name__
 
 
 # Files: of an object store (s3://, gs://, az://), or of whatever else fsspec reaches.
