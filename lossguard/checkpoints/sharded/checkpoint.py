@@ -29,8 +29,8 @@ from lossguard.checkpoints.sharded.tensor_files import (
     write_items,
 )
 from lossguard.checkpoints.sharded.tensor_shard import TensorShard, items_of_rank
+from lossguard.checkpoints.state import Digest, Stateful, digest, leaves, rebuilt
 from lossguard.checkpoints.state import Path as ValuePath
-from lossguard.checkpoints.state import Stateful, digest, leaves, rebuilt
 from lossguard.run.collectives import is_sharded, with_local
 from lossguard.run.torch_ranks import TorchRanks
 
@@ -69,15 +69,15 @@ OWN = "own"
 
 def own_states(objects: Mapping[str, Stateful], states: Mapping[str, Any], ranks: TorchRanks) -> dict[str, Any]:
     """This rank's values by path, for each object of which not all ranks have the same."""
-    own, digests = ranks.run_on_all(_own_and_digests, objects, states)
+
+    def values_and_digests() -> tuple[dict[str, Any], dict[str, Digest]]:
+        own = {name: _own_values(objects[name], state) for name, state in states.items()}
+        return own, {name: digest(values) for name, values in own.items()}
+
+    own, digests = ranks.run_on_all(values_and_digests)
     of_rank_0 = ranks.broadcast(digests)
     differing = ranks.gather({name for name, found in digests.items() if found != of_rank_0.get(name)})
     return {name: own[name] for name in set().union(*differing) & own.keys()}
-
-
-def _own_and_digests(objects: Mapping[str, Stateful], states: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-    own = {name: _own_values(objects[name], state) for name, state in states.items()}
-    return own, {name: digest(values) for name, values in own.items()}
 
 
 def _own_values(instance: Any, state: Any) -> dict[ValuePath, Any]:
@@ -161,7 +161,16 @@ def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful], fet
 def shard_states(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> dict[str, Any]:
     """States with whole tensors, sharded as the tensors of the objects are now."""
     layouts = _layouts(objects)
-    sharded: dict[str, Any] = rebuilt(states, lambda path, value: _shard(".".join(path), value, layouts))
+
+    def part(path: ValuePath, value: Any) -> Any:
+        layout = _layout_of(".".join(path), value.shape, layouts) if isinstance(value, Tensor) else None
+        if layout is None:
+            return value
+        chunk = TensorShard.of(layout).chunk
+        local = value[tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True))]
+        return with_local(layout, local.to(layout.device, copy=True))
+
+    sharded: dict[str, Any] = rebuilt(states, part)
     return sharded
 
 
@@ -177,16 +186,6 @@ def copy_shards(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> d
 
     copies: dict[str, Any] = rebuilt(states, copied)
     return copies
-
-
-def _shard(path: str, value: Any, layouts: Mapping[str, Tensor]) -> Any:
-    """Return this rank's part of a whole tensor; any other value is returned as it is."""
-    layout = _layout_of(path, value.shape, layouts) if isinstance(value, Tensor) else None
-    if layout is None:
-        return value
-    chunk = TensorShard.of(layout).chunk
-    part = value[tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True))]
-    return with_local(layout, part.to(layout.device, copy=True))
 
 
 def _with_layout(path: str, local: Tensor, shape: torch.Size, layouts: Mapping[str, Tensor]) -> Tensor:

@@ -59,9 +59,10 @@ def write_items(folder: Path, items: list[WriteItem], shards: Mapping[str, Tenso
     divided: Content = {}
     for item in items:
         assert item.tensor_data is not None
-        name, chunk = item.index.fqn, item.tensor_data.chunk
+        name, chunk, place = item.index.fqn, item.tensor_data.chunk, places[item.index]
         content = whole if shards[name].is_first_copy is None else divided
-        content[name] = [_piece(chunk, places[item.index])]
+        where = {"file": place.relative_path, "at": place.offset, "bytes": place.length}
+        content[name] = [{"offsets": list(chunk.offsets), "shape": list(chunk.sizes), **where}]
     if divided:
         write_bytes(folder / index_of_rank(rank), json.dumps(divided).encode())
     return whole
@@ -69,10 +70,11 @@ def write_items(folder: Path, items: list[WriteItem], shards: Mapping[str, Tenso
 
 def write_index(folder: Path, shards: Mapping[str, TensorShard], whole: Content) -> None:
     """Write the index of all ranks. `whole`: the pieces of tensors that are not sharded."""
-    content = {}
+    content: dict[str, dict[str, Any]] = {}
     for name, shard in shards.items():
-        pieces = {"pieces": whole[name]} if name in whole else {}
-        content[name] = _described(shard.local.dtype, shard.shape) | pieces
+        content[name] = {"dtype": str(shard.local.dtype).removeprefix("torch."), "shape": list(shard.shape)}
+        if name in whole:
+            content[name]["pieces"] = whole[name]
     write_bytes(folder / INDEX, json.dumps(content).encode())
 
 
@@ -154,15 +156,6 @@ class _LoadPlanner(DefaultLoadPlanner):
         return shard.local
 
 
-def _piece(chunk: ChunkStorageMetadata, place: Any) -> dict[str, Any]:
-    where = {"file": place.relative_path, "at": place.offset, "bytes": place.length}
-    return {"offsets": list(chunk.offsets), "shape": list(chunk.sizes), **where}
-
-
-def _described(dtype: torch.dtype, shape: torch.Size) -> dict[str, Any]:
-    return {"dtype": str(dtype).removeprefix("torch."), "shape": list(shape)}
-
-
 def _from_json(content: Mapping[str, Any], known: Collection[str]) -> Metadata:
     tensors: dict[str, Any] = {}
     places = {}
@@ -176,13 +169,8 @@ def _from_json(content: Mapping[str, Any], known: Collection[str]) -> Metadata:
             places[MetadataIndex(name, chunk.offsets, number)] = ShardLocation(
                 shard["file"], shard["at"], shard["bytes"]
             )
-        properties = TensorProperties(dtype=_dtype(tensor["dtype"]))
-        tensors[name] = TensorMetadata(properties, torch.Size(tensor["shape"]), chunks)
+        dtype = getattr(torch, tensor["dtype"], None)
+        if not isinstance(dtype, torch.dtype):
+            raise CheckpointError(f"{INDEX} names the dtype {tensor['dtype']!r}, which torch does not have")
+        tensors[name] = TensorMetadata(TensorProperties(dtype=dtype), torch.Size(tensor["shape"]), chunks)
     return Metadata(tensors, storage_data=places)
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise CheckpointError(f"{INDEX} names the dtype {name!r}, which torch does not have")
-    return dtype
