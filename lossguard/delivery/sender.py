@@ -300,10 +300,9 @@ class Sender(threading.Thread):
 
     def _sample_at_times(self) -> None:
         assert self._hardware is not None
-        while True:
+        self._hardware.look()
+        while not self._closing.wait(self._hardware.interval):
             self._hardware.look()
-            if self._closing.wait(self._hardware.interval):
-                return
 
     def _note_exchange(self) -> None:
         self._last_exchange_at = time.monotonic()

@@ -134,7 +134,9 @@ class Delivery:
             if len(batch) > 1:  # search for the bad line, so that the good ones are kept
                 self._max_lines = len(batch) // 2
                 return True
-            self._set_rejected_line_aside(batch[0].raw, problem)
+            self._set_aside.reject(batch[0].raw)
+            kept = f"rejected lines are kept in {self._set_aside.rejected_path}"
+            self._log_once.warn_once("rejected", f"the collector rejected a line ({problem}); {kept}")
         for line in batch:
             self._newest_time = max(self._newest_time, line.record.get("time", 0.0))
             self._newest_segment = max(self._newest_segment, line.record.get("segment", -1))
@@ -210,15 +212,13 @@ class Delivery:
         for line in lines:
             time = line.record.get("time", newest)
             is_repeated = line.record.get("segment", math.inf) <= self._newest_segment
-            if is_repeated or ("time" in line.record and time <= newest and self._stands_before(line)):
-                continue
-            newest = max(newest, time)
-            kept.append(line)
+            if not is_repeated and "time" in line.record and time <= newest:
+                before = self._reader.raw_lines(max(0, line.begin - WINDOW))
+                is_repeated = any(begin < line.begin and raw == line.raw for begin, raw in before)
+            if not is_repeated:
+                newest = max(newest, time)
+                kept.append(line)
         return kept
-
-    def _stands_before(self, line: SpoolLine) -> bool:
-        before = self._reader.raw_lines(max(0, line.begin - WINDOW))
-        return any(begin < line.begin and raw == line.raw for begin, raw in before)
 
     def _resume(self) -> None:
         """Find out the run, and open the segment that was open at the acknowledged offset."""
@@ -251,10 +251,18 @@ class Delivery:
         )
 
     def _send(self, batch: list[SpoolLine]) -> list[SpoolLine]:
-        """Send the lines of a report, or one other line. Returns those that are done."""
+        """Send the lines of a report, those before a lost segment line first, or one other line.
+
+        Returns those that are done.
+        """
         lines = self._without_repeated(batch)
         if lines and in_report(lines[0].record):
-            sent = self._send_report(lines)
+            sent, begins_segment = self._of_one_segment(lines)
+            if begins_segment:
+                self._open_missing_segment(sent[0].begin, sent[0].record)
+            self._report(report(self._session, self._segment, sent, before=self._before), sent[-1].end)
+            steps = [line.record["step"] for line in sent if "metrics" in line.record]
+            self._last_step = max(steps, default=self._last_step)
             return batch if sent[-1] is lines[-1] else batch[: batch.index(sent[-1]) + 1]
         if lines:
             self._send_control_line(lines[0].record)
@@ -262,7 +270,13 @@ class Delivery:
 
     def _send_control_line(self, record: Record) -> None:
         if "run" in record:
-            self._register(record["run"])
+            answer = self._request("POST", "/runs", record["run"])
+            if problem := answer.get("policy_problem"):
+                self._log_once.warn_once(
+                    "policy",
+                    f"the collector at {self._client.url} does not take the policy of this run, which only observes:"
+                    f" {problem}",
+                )
         elif "segment" in record:
             self._open_segment(record)
             if record["order"] is not None:
@@ -279,15 +293,6 @@ class Delivery:
                 headers[WRITER_HEADER] = replace(self._writer, session=self._session).to_header()
             self._request_of_run("finish", body, headers=headers)
             self._has_ended = True
-
-    def _register(self, registration: Body) -> None:
-        answer = self._request("POST", "/runs", registration)
-        if problem := answer.get("policy_problem"):
-            self._log_once.warn_once(
-                "policy",
-                f"the collector at {self._client.url} does not take the policy of this run, which only observes:"
-                f" {problem}",
-            )
 
     def _request_of_run(self, route: str, body: Body, **options: Any) -> Any:
         """POST to a route of the run, which is registered first if its own registration is damaged."""
@@ -333,16 +338,6 @@ class Delivery:
             self._request("PUT", f"/orders/{order}", {"state": state, "key": record["key"], **fields})
         except NotFound as problem:  # the order is unknown, not the run: starting over would not help
             raise Rejected(str(problem)) from problem
-
-    def _send_report(self, batch: list[SpoolLine]) -> list[SpoolLine]:
-        """Send the lines, or those that come before a lost segment line, as one report. Returns what was sent."""
-        batch, begins_segment = self._of_one_segment(batch)
-        if begins_segment:
-            self._open_missing_segment(batch[0].begin, batch[0].record)
-        self._report(report(self._session, self._segment, batch, before=self._before), batch[-1].end)
-        steps = [line.record["step"] for line in batch if "metrics" in line.record]
-        self._last_step = max(steps, default=self._last_step)
-        return batch
 
     def _of_one_segment(self, batch: list[SpoolLine]) -> tuple[list[SpoolLine], bool]:
         """(the first lines that belong together, whether the line that opened their segment is lost).
@@ -407,8 +402,3 @@ class Delivery:
     def _request(self, method: str, path: str, body: Body, *, headers: Mapping[str, str] | None = None) -> Any:
         """Send a request that says which process sends it."""
         return self._client.request(method, path, body, headers={**self._headers, **(headers or {})})
-
-    def _set_rejected_line_aside(self, line: bytes, problem: Rejected) -> None:
-        self._set_aside.reject(line)
-        kept = f"rejected lines are kept in {self._set_aside.rejected_path}"
-        self._log_once.warn_once("rejected", f"the collector rejected a line ({problem}); {kept}")
