@@ -160,14 +160,6 @@ def _row_terms(logits_NV: Tensor, safe_N: Tensor, smoothing: float) -> tuple[Ten
     return log_z_N, nll_N, uniform_N
 
 
-def row_losses(logits_BTV: Tensor, targets_BT: Tensor, ignore_index: int) -> Tensor:
-    """float[B, T]: the target's negative log-probability, 0 where it is ignored. Without a gradient."""
-    targets_N = targets_BT.reshape(-1)
-    counted_N = targets_N != ignore_index
-    nll_N = _row_terms(logits_BTV.reshape(-1, logits_BTV.shape[-1]), targets_N.where(counted_N, 0), 0.0)[1]
-    return nll_N.where(counted_N, 0.0).view(targets_BT.shape)
-
-
 def max_where(values_N: Tensor, counted_N: Tensor) -> Tensor:
     """The maximum of the counted values, 0 if there is none; NaN if one of them is NaN."""
     if not len(values_N):
@@ -205,7 +197,10 @@ def token_losses(logits_BTV: Tensor, targets_BT: Tensor, *, ignore_index: int = 
 
     A pass over the logits of its own, chunk by chunk, beside that of `causal_lm_loss`: take it every few steps only.
     """
-    return row_losses(logits_BTV.detach(), targets_BT, ignore_index)
+    logits_NV, targets_N = logits_BTV.detach().reshape(-1, logits_BTV.shape[-1]), targets_BT.reshape(-1)
+    counted_N = targets_N != ignore_index
+    _, nll_N, _ = _row_terms(logits_NV, targets_N.where(counted_N, 0), 0.0)
+    return nll_N.where(counted_N, 0.0).view(targets_BT.shape)
 
 
 @torch.no_grad()

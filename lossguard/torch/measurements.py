@@ -1,7 +1,7 @@
 """Measurements of a step: norms by layer and of the update, the balance of experts, the next token."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -69,17 +69,13 @@ def grouped(parameters: Mapping[str, nn.Parameter], num_groups: int) -> dict[str
 
 def layer_of(name: str) -> tuple[str, int | None]:
     """("blocks", 3) for "blocks.3.attention.weight"; a parameter outside of a stack has its top-level module alone."""
-    parts: Sequence[str] = _unwrapped(name).split(".")
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper).replace(f".{wrapper}", ".")
+    parts = name.split(".")
     for place, part in enumerate(parts):
         if part.isdecimal() and place:
             return ".".join(parts[:place]), int(part)
     return parts[0], None
-
-
-def _unwrapped(name: str) -> str:
-    for wrapper in WRAPPERS:
-        name = name.removeprefix(wrapper).replace(f".{wrapper}", ".")
-    return name
 
 
 def _range_name(stack: str, index: int, size: int, num_groups: int) -> str:
@@ -121,8 +117,7 @@ class UpdateNorm:
         self._num_steps = 0
         self._before: Tensor | None = None
         self._ratio: Tensor | None = None
-        hooks = optimizer.register_step_pre_hook(self._begin), optimizer.register_step_post_hook(self._end)
-        self._hooks = hooks
+        self._hooks = optimizer.register_step_pre_hook(self._begin), optimizer.register_step_post_hook(self._end)
 
     def take(self) -> dict[str, Tensor]:
         """`update_norm` of the last measured step, a 0-dim tensor on its device; empty if it was taken before."""

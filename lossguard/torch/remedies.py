@@ -174,14 +174,11 @@ def _states(optimizer: torch.optim.Optimizer) -> Iterator[_ParameterState]:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
-            moments = {name: local_part(value) for name, value in state.items() if _is_moment(name, value)}
             steps = state.get("step")
+            tensors = {name: each for name, each in state.items() if name != "step" and isinstance(each, Tensor)}
+            moments = {name: local_part(each) for name, each in tensors.items() if each.is_floating_point()}
             may_reset = isinstance(steps, Tensor) and not is_sharded(parameter)
             yield _ParameterState(moments, steps if may_reset else None, group.get("betas"))
-
-
-def _is_moment(name: str, value: Any) -> bool:
-    return name != "step" and isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _has_outlier(second: Tensor) -> bool:
