@@ -13,20 +13,18 @@ from lossguard.vocabulary.secrets import mask_command
 
 
 def describe_environment() -> dict[str, Any]:
-    """Command, git commit, host, devices and versions of this process. Initialises no device."""
+    """Command, git commit, host, devices and versions of this process. Initialises no device.
+
+    The command is that typed in a shell: the interpreter without its folder, and secrets masked.
+    """
+    command = [os.path.basename(sys.orig_argv[0]), *mask_command([each[:MAX_TEXT] for each in sys.orig_argv[1:]])]
     return {
-        "command": _command(),
+        "command": storable(" ".join(command))[:MAX_TEXT],
         "git_commit": git_commit(),
         "host": socket.gethostname(),
         "devices": devices(),
         "versions": versions(),
     }
-
-
-def _command() -> str:
-    """Return the command as typed in a shell: the interpreter without its folder, and secrets masked."""
-    arguments = [os.path.basename(sys.orig_argv[0]), *mask_command([each[:MAX_TEXT] for each in sys.orig_argv[1:]])]
-    return storable(" ".join(arguments))[:MAX_TEXT]
 
 
 def git_commit() -> str | None:

@@ -144,7 +144,8 @@ class SpooledRun(Run):
         now = time.time() if at is None else checked_time(at)
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
-                self._begin_segment(step, self._segment_reason(), None, None, at)
+                first = SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
+                self._begin_segment(step, SegmentReason.REWIND if self._num_segments else first, None, None, at)
             self._last_step = self._newest_step = step
             self._has_steps = True
             record: Record = {"step": step, "time": now, "metrics": metrics}
@@ -313,11 +314,6 @@ class SpooledRun(Run):
     def _segment_key(self) -> str:
         """Return the key of the present segment, as the collector knows it."""
         return f"{self._session}-{self._num_segments - 1}"
-
-    def _segment_reason(self) -> SegmentReason:
-        if self._num_segments:
-            return SegmentReason.REWIND
-        return SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
 
     def _with_durations(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """The metrics of a step with what happened since the one before. A pause may be an evaluation that it has."""
