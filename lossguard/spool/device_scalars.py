@@ -66,17 +66,14 @@ def copied(tensors: Mapping[str, Any]) -> tuple[dict[str, PendingScalar], dict[s
     pending: dict[str, PendingScalar] = {}
     for group in groups.values():
         try:
-            pending |= _copied_together(group)
+            if len(group) == 1:
+                pending |= {name: PendingScalar(HostCopy(tensor)) for name, tensor in group.items()}
+            else:
+                copy = HostCopy(torch.stack([*group.values()]))
+                pending |= {name: PendingScalar(copy, place) for place, name in enumerate(group)}
         except Exception as problem:  # a device may raise anything
             problems |= dict.fromkeys(group, problem)
     return pending, problems
-
-
-def _copied_together(tensors: Mapping[str, Any]) -> dict[str, PendingScalar]:
-    if len(tensors) == 1:
-        return {name: PendingScalar(HostCopy(tensor)) for name, tensor in tensors.items()}
-    copy = HostCopy(sys.modules["torch"].stack([*tensors.values()]))
-    return {name: PendingScalar(copy, place) for place, name in enumerate(tensors)}
 
 
 def _event_on(device: Any) -> Any | None:

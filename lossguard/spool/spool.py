@@ -20,7 +20,6 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -164,7 +163,10 @@ class Spool:
         self.path, self._fd = path, fd
         self._file_limit = None  # these lines stay together
         for line in self._opening.values():
-            self.append(_repeated(line))
+            record = from_line(line) | {"repeated": True}
+            if "segment" in record:  # an order that it carried out stays in the first file
+                record |= {"order": None, "key": None, "applied": None}
+            self.append(to_line(record))
         self._file_limit = limit
 
     def _num_written(self) -> int:
@@ -194,25 +196,12 @@ def _create(path: Path) -> int:
     return fd
 
 
-def _repeated(line: bytes) -> bytes:
-    """The registration or the segment line, for another file; an order that it carried out stays in the first."""
-    record = from_line(line)
-    if "segment" in record:
-        record |= {"order": None, "key": None, "applied": None}
-    return to_line(record | {"repeated": True})
-
-
 # From records to lines, in the order of the calls, even if a device still computes their values.
 
 INVALID_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
 
 ANNOUNCE_NO_CHANGE = (ARMS, EXPECT, PROBE, REMEDY, SOURCE, SKIPPED_SAMPLE_RETURNED, CHECKPOINT_UNCERTIFIED)
 """Kinds of events that announce no change of the training: the run is judged, and orders are carried out, as before."""
-
-
-def has_overflowed(metrics: Mapping[str, Any]) -> bool:
-    """Return True if the gradients of a scaled loss were not finite, and the loss itself was."""
-    return not isfinite(metrics.get("grad_norm", 0.0)) and isfinite(metrics.get("loss", 0.0))
 
 
 class RecordWriter:
@@ -265,8 +254,10 @@ class RecordWriter:
 
     def _append(self, record: Record) -> None:
         metrics = record.get("metrics")
-        if self.scales_loss and metrics is not None and has_overflowed(metrics):
-            metrics.setdefault(SKIPPED, 1)
+        if self.scales_loss and metrics is not None:
+            has_overflowed = not isfinite(metrics.get("grad_norm", 0.0)) and isfinite(metrics.get("loss", 0.0))
+            if has_overflowed:
+                metrics.setdefault(SKIPPED, 1)
         self._spool.append(to_line(record))
         if metrics is None:
             self._follow(record)
