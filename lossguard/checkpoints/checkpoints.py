@@ -382,7 +382,7 @@ class Checkpoints:
             if problem is not None:
                 assert isinstance(self._place, LocalFolder)
                 manifest |= {"step": step, UNCERTIFIED: problem}
-                self.ranks.run_on_all(self._place.set_aside, folder, step, manifest)
+                self.ranks.ask_rank_0(partial(self._place.set_aside, folder, step, manifest))
                 return
             if isinstance(self._place, RemoteFolder):
                 self.ranks.run_on_all(self._place.upload, folder)
@@ -437,8 +437,8 @@ class Checkpoints:
 
     def _finish(self, folder: Path, step: int, manifest: Mapping[str, Any]) -> None:
         """Make a checkpoint of the files in `folder`, and delete those that are no longer needed."""
-        self._place.publish(folder, step, {"step": step, **manifest})
         if self.ranks.rank == 0:
+            self._place.publish(folder, step, {"step": step, **manifest})
             self._place.delete(self._steps_to_delete(manifest))
 
     def expected(self, every: int, until: int) -> tuple[int, int]:

@@ -108,7 +108,7 @@ class ReadFolder:
 
 
 class LocalFolder:
-    """The place of `Checkpoints` on a disk. Every rank calls every method."""
+    """The place of `Checkpoints` on a disk. Every rank calls every method, unless it says otherwise."""
 
     tier = Tier.DISK
     all_ranks_see_it = True
@@ -166,27 +166,23 @@ class LocalFolder:
         with locked(self.path, self._ranks):
             partial: Path = self._ranks.broadcast(self.path / f"{PARTIAL}{step}-{os.getpid()}")
             try:
-                self._ranks.run_on_all(self._begin, partial)
+                self._ranks.ask_rank_0(partial.mkdir)
                 yield partial
             finally:
                 if self._ranks.rank == 0:
                     shutil.rmtree(partial, ignore_errors=True)
                     clean_up(self.path)
 
-    def _begin(self, partial: Path) -> None:
-        if self._ranks.rank == 0:
-            partial.mkdir()
-
     def publish(self, partial: Path, step: int, manifest: dict[str, Any]) -> None:
-        """Give the checkpoint its name, as the last thing."""
-        if self._ranks.rank == 0:
-            write_manifest(partial, manifest)
-            publish(partial, self.folder(step))
+        """Give the checkpoint its name, as the last thing. Only rank 0 calls it."""
+        write_manifest(partial, manifest)
+        publish(partial, self.folder(step))
 
     def set_aside(self, partial: Path, step: int, manifest: dict[str, Any]) -> None:
-        """Keep a checkpoint that is never restored, beside the others; later ones belong to a discarded branch."""
-        if self._ranks.rank > 0:
-            return
+        """Keep a checkpoint that is never restored, beside the others; later ones belong to a discarded branch.
+
+        Only rank 0 calls it.
+        """
         aside = self.path / UNCERTIFIED
         aside.mkdir(exist_ok=True)
         clean_up(aside)
@@ -198,8 +194,8 @@ class LocalFolder:
                 remove(folder)
 
     def delete(self, steps: Sequence[int]) -> None:
-        """Delete the checkpoints of these steps."""
-        for step in steps if self._ranks.rank == 0 else ():
+        """Delete the checkpoints of these steps. Only rank 0 calls it."""
+        for step in steps:
             remove(self.folder(step))
 
     def discard(self, steps: Sequence[int], moved: Collection[int]) -> None:

@@ -164,9 +164,7 @@ class RemoteFolder:
         return done.result()
 
     def publish(self, folder: Path, step: int, manifest: dict[str, Any]) -> None:
-        """Write the manifest, as the last thing, if all files are there with their size."""
-        if self._ranks.rank > 0:
-            return
+        """Write the manifest, as the last thing, if all files are there with their size. Only rank 0 calls it."""
         content = {**manifest, FOLDER: self._where}
         sizes = self._unless_stopped(self._files.sizes, self._where)
         if (problem := missing_file(content, sizes)) is not None:
@@ -185,9 +183,7 @@ class RemoteFolder:
                 self._steps = tuple(sorted(self._listing.folders))
 
     def delete(self, steps: Sequence[int]) -> None:
-        """Delete the checkpoints of these steps. A failure is reported, and the files are deleted later."""
-        if self._ranks.rank > 0:
-            return
+        """Delete the checkpoints of these steps; a failure is reported, and repaired later. Only rank 0 calls it."""
         try:
             for step in steps:
                 self._files.delete([manifest_name(step)])
