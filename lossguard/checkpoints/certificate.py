@@ -9,7 +9,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -193,27 +192,22 @@ class OptimizerStepCounts:
 # exchange one number. Only where the sum is not 0 are the copies compared one by one.
 
 
-@dataclass(slots=True)
-class Copies:
-    """The copies that one rank holds."""
+def copies_in(states: States, ranks: Ranks) -> tuple[dict[str, int], int]:
+    """Take the digests of what other ranks hold too: parameters, and tensors of optimizers.
 
-    digests: dict[str, int] = field(default_factory=dict)
-    """Tensor and the place of the part in it -> digest of its bits."""
-    balance: int = 0
-
-
-def copies_in(states: States, ranks: Ranks) -> Copies:
-    """Take the digests of what other ranks hold too: parameters, and tensors of optimizers."""
-    copies = Copies()
+    Returns the digests of the bits, by tensor and the place of the part in it, and the number of this rank.
+    """
+    digests: dict[str, int] = {}
+    balance = 0
     if ranks.size == 1:
-        return copies
+        return digests, balance
     held = [each for name, (instance, state) in states.items() for each in _held(name, instance, state, ranks)]
     with one_thread():
-        digests = [_digest(part) for _, part, _, _ in held]
-    for (key, _, num, is_first), digest in zip(held, map(int, digests), strict=True):
-        copies.digests[key] = digest
-        copies.balance += (zlib.crc32(key.encode()) + 1) * digest * (1 - num if is_first else 1)
-    return copies
+        found = [_digest(part) for _, part, _, _ in held]
+    for (key, _, num, is_first), digest in zip(held, map(int, found), strict=True):
+        digests[key] = digest
+        balance += (zlib.crc32(key.encode()) + 1) * digest * (1 - num if is_first else 1)
+    return digests, balance
 
 
 def differing_copies(held: Sequence[Mapping[str, int]]) -> str | None:

@@ -30,7 +30,6 @@ from torch import nn
 
 from lossguard.checkpoints.certificate import (
     CERTIFICATE,
-    Copies,
     OptimizerStepCounts,
     copies_in,
     damage_in,
@@ -390,11 +389,11 @@ class Checkpoints:
 
     def _damage_on_any_rank(self, step: int, states: Mapping[str, Any]) -> str | None:
         """Return why this checkpoint gets no certificate, the same on all ranks, and remember it; None: it gets one."""
-        parts, problem, copies = self.ranks.run_on_all(self._examine, step, states)
-        found = self.ranks.gather((problem, copies.balance))
+        parts, problem, (digests, balance) = self.ranks.run_on_all(self._examine, step, states)
+        found = self.ranks.gather((problem, balance))
         problem = None
         if sum(balance for _, balance in found) and not any(each for each, _ in found):
-            held = self.ranks.gather_on_rank_0(copies.digests)
+            held = self.ranks.gather_on_rank_0(digests)
             problem = self.ranks.broadcast(differing_copies(held))
             found = self.ranks.gather((damage_in(parts), 0))  # in the copies that nobody has looked at, too
         for rank, (each, _) in reversed([*enumerate(found)]):
@@ -404,7 +403,7 @@ class Checkpoints:
             self._uncertified.append((step, problem))
         return problem
 
-    def _examine(self, step: int, states: Mapping[str, Any]) -> tuple[Any, str | None, Copies]:
+    def _examine(self, step: int, states: Mapping[str, Any]) -> tuple[Any, str | None, tuple[dict[str, int], int]]:
         parts = self._certified_parts(states)
         problem = damage_in(parts, self._step_counts, step, self.ranks) or self.doubt(step)
         return parts, problem, copies_in(parts, self.ranks)
