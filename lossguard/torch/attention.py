@@ -46,7 +46,8 @@ def max_attention_logit(
     sequences_b, heads_h, queries_t = (
         _spread(*each, device) for each in ((B, max_sequences), (H, max_heads), (T, max_queries))
     )
-    with _in_float32(device):
+    has_autocast = torch.amp.is_autocast_available(device.type)
+    with torch.autocast(device.type, enabled=False) if has_autocast else nullcontext():  # products in float32
         query_bhtK = query_BHTK.detach()[sequences_b][:, heads_h][:, :, queries_t].float()
         key_bhSK = key_BGSK.detach().expand(B, G, S, K)[sequences_b][:, heads_h * G // H].float()
         logits_bhtS = query_bhtK @ key_bhSK.transpose(-1, -2) * (1 / math.sqrt(K) if scale is None else scale)
@@ -58,12 +59,6 @@ def max_attention_logit(
         is_choice = mask_bhtS.dtype == torch.bool
         logits_bhtS = logits_bhtS.masked_fill(~mask_bhtS, -torch.inf) if is_choice else logits_bhtS + mask_bhtS
     return logits_bhtS.max()
-
-
-def _in_float32(device: torch.device) -> AbstractContextManager[Any]:
-    """Products are not rounded to the reduced precision of the model around."""
-    has_autocast = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
 
 
 def _spread(size: int, most: int, device: torch.device) -> Tensor:

@@ -6,7 +6,6 @@ clip            a lower gradient norm to clip at
 moments         the optimizer forgets the moments of the tensors in which they are damaged
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,67 +117,55 @@ def reset_damaged_moments(optimizer: torch.optim.Optimizer) -> int:
     A sharded tensor (FSDP) is judged and reset by shard, and keeps its step count, which all ranks share. Waits for the
     device once per parameter.
     """
-    damaged = [each for each in _states(optimizer) if each.is_damaged()]
-    for each in damaged:
-        each.reset()
-    return len(damaged)
-
-
-@dataclass(slots=True)
-class _ParameterState:
-    """The state that an optimizer keeps for one parameter."""
-
-    moments: dict[str, Tensor]
-    """This rank's parts."""
-    steps: Tensor | None
-    """The step count, where it may be reset."""
-    betas: tuple[float, float] | None
-
-    def is_damaged(self) -> bool:
-        flat = {name: value.reshape(-1) for name, value in self.moments.items()}
-        size = max((value.numel() for value in flat.values()), default=0)
-        starts = range(0, size, CHUNK_ELEMENTS)
-        if any(self._is_impossible({name: flat[name][k : k + CHUNK_ELEMENTS] for name in flat}) for k in starts):
-            return True
-        return size > 0 and SECOND in flat and _has_outlier(flat[SECOND])
-
-    def _is_impossible(self, moments: dict[str, Tensor]) -> bool:
-        """Return True if no gradients can have made one of these moments."""
-        if not all(bool(value.isfinite().all()) for value in moments.values()):
-            return True
-        second, bound = moments.get(SECOND), self._bound()
-        if second is None:
-            return False
-        impossible = (second < 0).any()
-        if bound is not None:
-            largest = BOUND_MARGIN * bound * second.clamp(min=0).sqrt() + SMALLEST
-            impossible |= (moments[FIRST].abs() > largest).any()
-        return bool(impossible)
-
-    def _bound(self) -> float | None:
-        """Return the largest ratio of a first moment to the root of its second one; None where that is not known."""
-        first = self.moments.get(FIRST)
-        if first is None or self.betas is None or first.dtype not in (torch.float32, torch.float64):
-            return None
-        beta1, beta2 = self.betas
-        if not beta1**2 < beta2 < 1:
-            return None
-        return float((1 - beta1) / ((1 - beta2) * (1 - beta1**2 / beta2)) ** 0.5)
-
-    def reset(self) -> None:
-        for value in [*self.moments.values(), *([] if self.steps is None else [self.steps])]:
-            value.zero_()
-
-
-def _states(optimizer: torch.optim.Optimizer) -> Iterator[_ParameterState]:
+    num_damaged = 0
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
-            steps = state.get("step")
-            tensors = {name: each for name, each in state.items() if name != "step" and isinstance(each, Tensor)}
+            tensors = {name: each for name, each in state.items() if isinstance(each, Tensor)}
+            steps = tensors.pop("step", None)
             moments = {name: local_part(each) for name, each in tensors.items() if each.is_floating_point()}
-            may_reset = isinstance(steps, Tensor) and not is_sharded(parameter)
-            yield _ParameterState(moments, steps if may_reset else None, group.get("betas"))
+            if not _are_damaged(moments, group.get("betas")):
+                continue
+            num_damaged += 1
+            if steps is not None and not is_sharded(parameter):
+                steps.zero_()
+            for moment in moments.values():
+                moment.zero_()
+    return num_damaged
+
+
+def _are_damaged(moments: dict[str, Tensor], betas: tuple[float, float] | None) -> bool:
+    """Return True if no gradients can have made one of the `moments` of a parameter (this rank's parts)."""
+    flat = {name: value.reshape(-1) for name, value in moments.items()}
+    size = max((value.numel() for value in flat.values()), default=0)
+    bound = _bound(flat.get(FIRST), betas)
+    for begin in range(0, size, CHUNK_ELEMENTS):
+        if _are_impossible({name: value[begin : begin + CHUNK_ELEMENTS] for name, value in flat.items()}, bound):
+            return True
+    return size > 0 and SECOND in flat and _has_outlier(flat[SECOND])
+
+
+def _are_impossible(moments: dict[str, Tensor], bound: float | None) -> bool:
+    if not all(bool(value.isfinite().all()) for value in moments.values()):
+        return True
+    second = moments.get(SECOND)
+    if second is None:
+        return False
+    impossible = (second < 0).any()
+    if bound is not None:
+        largest = BOUND_MARGIN * bound * second.clamp(min=0).sqrt() + SMALLEST
+        impossible |= (moments[FIRST].abs() > largest).any()
+    return bool(impossible)
+
+
+def _bound(first: Tensor | None, betas: tuple[float, float] | None) -> float | None:
+    """Return the largest ratio of a first moment to the root of its second one; None where that is not known."""
+    if first is None or betas is None or first.dtype not in (torch.float32, torch.float64):
+        return None
+    beta1, beta2 = betas
+    if not beta1**2 < beta2 < 1:
+        return None
+    return float((1 - beta1) / ((1 - beta2) * (1 - beta1**2 / beta2)) ** 0.5)
 
 
 def _has_outlier(second: Tensor) -> bool:
