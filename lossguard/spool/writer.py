@@ -74,8 +74,17 @@ _ID = re.compile("[0-9a-f]{32}")
 
 def writer_of(directory: Path, session: str) -> Writer:
     """This process as the writer of a run's folder, which it has locked; a new folder gets an id."""
-    known = known_writer(directory, session)
-    return known or Writer(id=_new_id(directory), session=session, process=this_process())
+    if (known := known_writer(directory, session)) is not None:
+        return known
+    id = os.urandom(16).hex()
+    partial = directory / f"{WRITER_FILE}.partial"
+    try:
+        partial.touch(mode=0o600)
+        partial.write_text(f"{id}\n")
+        partial.replace(directory / WRITER_FILE)
+    except OSError:  # then a restart counts as another folder: it waits for the lease to run out
+        partial.unlink(missing_ok=True)
+    return Writer(id=id, session=session, process=this_process())
 
 
 def known_writer(directory: Path, session: str) -> Writer | None:
@@ -85,16 +94,3 @@ def known_writer(directory: Path, session: str) -> Writer | None:
     except (OSError, ValueError):
         return None
     return Writer(id=text, session=session, process=this_process()) if _ID.fullmatch(text) else None
-
-
-def _new_id(directory: Path) -> str:
-    """Random. If it cannot be saved, a restart counts as another folder: it waits for the lease to run out."""
-    id = os.urandom(16).hex()
-    partial = directory / f"{WRITER_FILE}.partial"
-    try:
-        partial.touch(mode=0o600)
-        partial.write_text(f"{id}\n")
-        partial.replace(directory / WRITER_FILE)
-    except OSError:
-        partial.unlink(missing_ok=True)
-    return id
