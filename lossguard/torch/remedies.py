@@ -7,7 +7,6 @@ moments         the optimizer forgets the moments of the tensors in which they a
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
