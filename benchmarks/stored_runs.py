@@ -81,7 +81,7 @@ def write_long(
                 segment = commands.open_segment(
                     session, run=run, key=key, fork_step=first, reason=reason, order_id=None, opened_at=start + first
                 )
-                insert(session, run, segment, rows.tolist(), (start + rows).tolist(), columns)
+                insert(session, segment, rows.tolist(), (start + rows).tolist(), columns)
 
 
 def _columns(
@@ -100,7 +100,7 @@ def _columns(
 
 
 def insert(
-    session: Session, run: Run, segment: Segment, steps: Sequence[int], times: Sequence[float],
+    session: Session, segment: Segment, steps: Sequence[int], times: Sequence[float],
     columns: Mapping[str, Sequence[float | None]],
 ) -> None:  # fmt: skip
     metrics = {name: MetricColumn.of(column) for name, column in columns.items()}
@@ -132,7 +132,7 @@ def write_many(engine: sa.Engine, count: int, *, live: int = 1, steps: int = 0, 
             at = np.arange(steps)
             loss = (2.1 + 3.4 * np.exp(-at / (steps / 5))).tolist()
             segment = queries.segments(session, run=first)[0]
-            insert(session, first, segment, at.tolist(), at.tolist(), {"loss": loss, "grad_norm": loss})
+            insert(session, segment, at.tolist(), at.tolist(), {"loss": loss, "grad_norm": loss})
             session.flush()
             for name in COPIED:
                 _copy(session, Base.metadata.tables[name], first.pk, [run.pk for run in others])

@@ -72,10 +72,10 @@ class PageHead:
             if not message.get("more_body", False):
                 page = body.replace(STREAMLIT_TITLE, _title(), 1)
                 page = page.replace(b"</head>", _tags(_page_of(scope)), 1)
-                headers = MutableHeaders(scope=start)
+                answered = MutableHeaders(scope=start)
                 if start["status"] == 200:
-                    headers["content-length"] = str(len(page))
-                    headers["content-security-policy"] = content_policy(page)
+                    answered["content-length"] = str(len(page))
+                    answered["content-security-policy"] = content_policy(page)
                 await send(start)
                 await send({"type": "http.response.body", "body": page})
 

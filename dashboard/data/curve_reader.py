@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -29,8 +28,14 @@ def perplexity(loss: Series) -> Series:
 
     The mean of the perplexities would be that of the largest ones.
     """
-    columns: dict[str, Any] = {name: _exp(getattr(loss, name)) for name in ("min", "max", "mean", "first", "last")}
-    return replace(loss, **columns)
+    return replace(
+        loss,
+        min=_exp(loss.min),
+        max=_exp(loss.max),
+        mean=_exp(loss.mean),
+        first=_exp(loss.first),
+        last=_exp(loss.last),
+    )
 
 
 def _exp(column: Sequence[float | None]) -> list[float | None]:
@@ -65,8 +70,9 @@ def throughput(tokens: Series, times: Mapping[int, float]) -> Series:
         if before is not None and now[1] > before[1]:
             rates[step] = (now[0] - before[0]) / (now[1] - before[1])
         before = now
-    steps, values, num = list(rates), list(rates.values()), len(rates)
-    return Series(steps, steps, values, values, values, values, [1] * num, [0] * num, values)
+    steps, values = list(rates), list(rates.values())
+    same = dict.fromkeys(("min", "max", "mean", "first", "last"), values)
+    return Series(first_step=steps, last_step=steps, count=[1] * len(steps), non_finite=[0] * len(steps), **same)
 
 
 DERIVED_FROM = {PERPLEXITY: LOSS, THROUGHPUT: "tokens"}

@@ -125,7 +125,7 @@ def _beside_published(own: Sequence[tuple[str, float, str, str]]) -> go.Figure:
     return figure
 
 
-NAMES: Mapping[TimeCause, str] = {
+CAUSE_NAMES: Mapping[TimeCause, str] = {
     TimeCause.TRAINING: "Training",
     TimeCause.SPIKE: "Spikes",
     TimeCause.RESTART: "Restarts",
@@ -150,7 +150,7 @@ def lost_seconds(breakdown: Breakdown) -> float:
 
 
 VIOLET, SILVER = "#7A4FB5", "#BDBDBD"
-COLOURS = {
+CAUSE_COLOURS = {
     TimeCause.TRAINING: GREEN,
     TimeCause.SPIKE: VERMILLION,
     TimeCause.RESTART: ORANGE,
@@ -177,10 +177,13 @@ def goodput_figure(breakdown: Breakdown) -> go.Figure | None:
     figure = base_figure(height=CAUSE_HEIGHT * len(causes) + 48, top=4, bottom=32, showlegend=False)
     figure.add_bar(
         x=shares,
-        y=[f"{NAMES[cause]} {formatting.percent(share / 100)}" for cause, share in zip(causes, shares, strict=True)],
+        y=[
+            f"{CAUSE_NAMES[cause]} {formatting.percent(share / 100)}"
+            for cause, share in zip(causes, shares, strict=True)
+        ],
         base=[sum(shares[:index]) for index in range(len(shares))],
         orientation="h",
-        marker={"color": [COLOURS[cause] for cause in causes]},
+        marker={"color": [CAUSE_COLOURS[cause] for cause in causes]},
         customdata=times,
         hovertemplate="%{y}: %{customdata}<extra></extra>",
     )

@@ -63,12 +63,12 @@ def packed(trace: dict[str, Any], shown: tuple[float, float] | None, *, log: boo
     far = FAR * (shown[1] - shown[0])
     moved = np.clip(values, max(shown[0] - far, -LARGEST), min(shown[1] + far, LARGEST))
     drawn = np.where(np.isfinite(values), moved, values)
-    packed = trace | {"y": as_float32(drawn, shown)}
+    result = trace | {"y": as_float32(drawn, shown)}
     if (np.isfinite(values) & (drawn != values)).any() and trace.get("hovertemplate"):
         # Points are not where their values are, which hover texts show.
-        packed["hovertemplate"] = re.sub(r"%\{y:[^}]*\}", "%{text}", trace["hovertemplate"])
-        packed["text"] = [formatting.number(value) for value in trace["y"]]
-    return packed
+        result["hovertemplate"] = re.sub(r"%\{y:[^}]*\}", "%{text}", trace["hovertemplate"])
+        result["text"] = [formatting.number(value) for value in trace["y"]]
+    return result
 
 
 Range = tuple[float, float]

@@ -14,7 +14,7 @@ from dashboard import formatting
 from dashboard.data import pending, tables
 from dashboard.data.comparison import held_out
 from dashboard.data.facts import RunFacts
-from dashboard.figures.compute import NAMES, compute_figure
+from dashboard.figures.compute import CAUSE_NAMES, compute_figure
 from dashboard.figures.curves import run_figure
 from dashboard.figures.marks import Marks, num_skipped
 from dashboard.report import summary
@@ -145,7 +145,7 @@ def _goodput(breakdown: Breakdown) -> ReportTable | None:
     if breakdown.total <= 0:
         return None
     rows = [
-        (NAMES[cause], formatting.duration(breakdown.seconds[cause]), formatting.percent(breakdown.share(cause)))
+        (CAUSE_NAMES[cause], formatting.duration(breakdown.seconds[cause]), formatting.percent(breakdown.share(cause)))
         for cause in breakdown.largest_first()
     ]
     rows.append(("total", formatting.duration(breakdown.total), formatting.percent(1.0)))

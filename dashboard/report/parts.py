@@ -93,11 +93,11 @@ def picture(figure: go.Figure, *, label: str, scale: float = 1.0) -> Markup:
     return Markup(f'{opening}<script type="application/json">{values}</script></div>')
 
 
-def incident_sections(contents: ReportContents, read: Iterable[ReportIncident]) -> list[dict[str, Any]]:
-    """Return sections by incident number; they and pictures are made in the order of `read`, within limits."""
+def incident_sections(contents: ReportContents, chosen: Iterable[ReportIncident]) -> list[dict[str, Any]]:
+    """Return sections by incident number; they and pictures are made in the order of `chosen`, within limits."""
     sections: list[dict[str, Any]] = []
     bytes_left, letters_left = contents.limits.max_picture_bytes, contents.limits.max_sections_letters
-    for each in read:
+    for each in chosen:
         section = _section(contents, each)
         letters_left -= len(str(section))
         if letters_left < 0:

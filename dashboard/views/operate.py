@@ -161,7 +161,7 @@ def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: 
             st.session_state[TOKEN] = token
         if not failures:
             st.session_state[SUCCESS] = action.success
-            st.rerun()
+            st.rerun()  # ends here
         done = f"{len(requests) - len(failures)} of {len(requests)} done. These were not:"
         reasons = [f"{request.label}: {error}" for request, error in failures]
         named = formatting.bullet_list(formatting.first_named(reasons, MAX_FAILURES_NAMED))

@@ -47,12 +47,17 @@ class FrameworkCheckpoints(Checkpoints):
         # Of what each rank will have loaded: the framework writes what rank 0 has, all but `own`.
         digests = self.ranks.broadcast(found) | {name: found[name] for name in self.own if name in found}
         self.ranks.run_on_all(write_state, folder / self._own_file(), {**states, DIGESTS: digests})
+        files = self.ranks.joined_on_rank_0(self.ranks.run_on_all(self._flush_files, folder))
+        return {"format": self.formats[0], "ranks": self.ranks.size, "files": files}
+
+    def _flush_files(self, folder: Path) -> dict[str, Any]:
+        """Flush the files that this rank sees for itself or for all. Returns their fingerprints."""
         files = {}
         if self.ranks.rank == 0 or not self._place.all_ranks_see_it:
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 flush(path)
                 files[path.relative_to(folder).as_posix()] = fingerprint(path)
-        return {"format": self.formats[0], "ranks": self.ranks.size, "files": self.ranks.joined_on_rank_0(files)}
+        return files
 
     def _read_contents(self, place: ReadPlace, manifest: Mapping[str, Any]) -> Contents:
         if manifest["ranks"] != self.ranks.size:

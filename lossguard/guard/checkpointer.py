@@ -116,7 +116,9 @@ class CheckpointSaver:
         A durable one would have to wait while an earlier one is being uploaded, so it is left out then.
         """
         is_due, store = step % self._every == 0, self._checkpoints
-        is_uploading = is_due and hasattr(store, "is_uploading") and self.ranks.broadcast(store.is_uploading())
+        is_uploading = False
+        if is_due and hasattr(store, "is_uploading"):
+            is_uploading = self.ranks.broadcast(store.is_uploading())
         if is_uploading:
             why = f"an earlier one has been uploaded for more than {self._every} steps"
             self._log_once.warn_once("uploading", f"no checkpoint of step {step}: {why}")

@@ -278,8 +278,10 @@ class Controller:
         while combined.order and self._inbox.carry_out():
             pass
         samples = self._sample_skips  # a skip may reach into an epoch that has begun since the rollback
-        if samples is not None and samples.is_due and (found := samples.find(self.ledger.skips, self.ranks)):
-            self.tell(_describe(found))
+        if samples is not None and samples.is_due:
+            found = samples.find(self.ledger.skips, self.ranks)
+            if found:
+                self.tell(_describe(found))
         if not self._stopping and self.step < self._until:
             self.remedies.update(self.step)
             self._saver.save_if_due(self.step, self._position.state)
@@ -436,9 +438,8 @@ class Controller:
     def _restore_for(self, order: Order) -> bool:
         """Restore the checkpoint that `order` names; if that fails, refuse the order and return False."""
         left_step, oldest = self.step, self.ranks.broadcast(self.limits.now.oldest_step(self.step))
+        assert order.rewind_to is not None  # the inbox refuses such an order
         try:
-            if order.rewind_to is None:
-                raise CheckpointError("the order names no step to rewind to")
             self._restore(order.rewind_to, not_before=oldest)
         except CheckpointTooOld as problem:
             self._inbox.refuse(order, Refusal.LIMITS, f"{problem}, and max_depth permits none before step {oldest}")

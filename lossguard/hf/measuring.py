@@ -7,7 +7,7 @@ reported once, and training continues.
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,8 +57,12 @@ class Hooks:
 IGNORED = -100
 
 
-LogZSum = tuple[Tensor, Tensor, Tensor]
-"""log Z of the tokens of a step, in 0-dim tensors: its sum, their number, and the highest one."""
+class LogZSum(NamedTuple):
+    """log Z of the tokens of a step: 0-dim tensors."""
+
+    total: Tensor
+    num_tokens: Tensor
+    highest: Tensor
 
 
 class LogZ:
@@ -80,9 +84,9 @@ class LogZ:
         if self.trainer.model.training:
             total, num_tokens, highest = terms.log_z * terms.num_tokens, terms.num_tokens, terms.log_z_max
             if self._sum is not None:
-                total, num_tokens = self._sum[0] + total, self._sum[1] + num_tokens
-                highest = torch.maximum(self._sum[2], highest)  # keeps a NaN
-            self._sum = total, num_tokens, highest
+                total, num_tokens = self._sum.total + total, self._sum.num_tokens + num_tokens
+                highest = torch.maximum(self._sum.highest, highest)  # keeps a NaN
+            self._sum = LogZSum(total, num_tokens, highest)
         if num_items_in_batch is None:
             return terms.loss
         share: Tensor = terms.num_tokens / num_items_in_batch
@@ -246,7 +250,7 @@ class Measuring(TrainerCallback):
             self.progress.tokens = tokens = tokens + num_tokens
         metrics = {"loss": loss, "tokens": tokens, **self._step_metrics}
         if log_z is not None:
-            metrics |= {"log_z": log_z[0] / log_z[1].clamp(min=1), "log_z_max": log_z[2]}
+            metrics |= {"log_z": log_z.total / log_z.num_tokens.clamp(min=1), "log_z_max": log_z.highest}
         if self.run.batch_index is None:
             metrics["batch_index"] = step  # without a guard, the Trainer uses batch after batch
         self.run.log(step, **metrics)
@@ -258,11 +262,11 @@ class Measuring(TrainerCallback):
         mine_F = loss.new_zeros(6)
         mine_F[0], mine_F[1], mine_F[2] = loss, 1.0 if is_plain else self._num_labels, self._num_tokens
         if log_z is not None:
-            mine_F[3:] = torch.stack((log_z[0], log_z[1].float(), log_z[2]))
+            mine_F[3:] = torch.stack((log_z.total, log_z.num_tokens.float(), log_z.highest))
         losses_R, weights_R, tokens_R, totals_R, counts_R, highest_R = gathered(mine_F).unbind(1)
         loss = losses_R.mean() if is_plain else (losses_R * weights_R).sum() / weights_R.sum()
         if log_z is not None:
-            log_z = totals_R.sum(), counts_R.sum(), highest_R.amax()
+            log_z = LogZSum(totals_R.sum(), counts_R.sum(), highest_R.amax())
         return loss, tokens_R.sum().long(), log_z
 
 

@@ -14,6 +14,8 @@ from lossguard.spool.spool_reader import AcknowledgedOffset, SpoolReader
 
 QUIET_SECONDS, LONG_QUIET_SECONDS = 0.5, 5.0
 """The pauses of the rows: see `RowBuilder`."""
+TEXT_AFTER = 60.0
+"""Seconds from the first printed row after which such rows are recorded, unless a tracker was called meanwhile."""
 MAX_HELD = 10_000
 """Printed rows that wait for a tracker's call; with more of them, none is waited for any longer."""
 GOES_ON = "the command has ended, and a process that it started goes on unrecorded: start that in the foreground"
@@ -63,10 +65,10 @@ class JournalReader:
         self.held: deque[tuple[dict[str, Any], int]] = deque()
         """Printed rows that wait for a tracker's call, with the offsets at which they begin."""
 
-    def has_waited(self, seconds: float, now: float) -> bool:
-        """Return True if the printed rows have waited for so long at `now` (unix seconds), or are too many to wait."""
+    def has_waited(self, now: float) -> bool:
+        """Return True if the printed rows have waited too long at `now` (unix seconds), or are too many to wait."""
         first = next((entry["time"] for entry, _ in self.held if "time" in entry), now)
-        return bool(self.held) and (now - first >= seconds or len(self.held) >= MAX_HELD)
+        return bool(self.held) and (now - first >= TEXT_AFTER or len(self.held) >= MAX_HELD)
 
     def has(self, kind: str) -> bool:
         """Return True if an entry of this kind is among those that are not taken in yet."""

@@ -30,8 +30,6 @@ RETRY_SECONDS = 30.0
 """Pause after which a run that could not be begun is tried again."""
 JOURNAL = ".journal"
 
-TEXT_AFTER = 60.0
-"""Seconds from the first printed row after which such rows are recorded, unless a tracker was called meanwhile."""
 SILENT_AFTER = 60.0
 """Seconds without anything to record after which that is said."""
 
@@ -69,7 +67,7 @@ class Recorder(threading.Thread):
 
     def __init__(self, origin: Origin, names: NameMap, *, at_once: bool = False, takes_text: bool = False) -> None:
         """`at_once`: begin the run before anything is logged; otherwise its project is not known before. `takes_text`:
-        record printed rows, and no tracker; otherwise they wait for a tracker's call until TEXT_AFTER."""
+        record printed rows, and no tracker; otherwise they wait for a tracker's call for a minute."""
         super().__init__(name="lossguard-recorder", daemon=True)
         self._origin = origin
         self._names = names
@@ -220,7 +218,7 @@ class Recorder(threading.Thread):
             )
 
     def _take_text_if_due(self, following: JournalReader, now: float) -> None:
-        if self._takes_text or following.has_waited(TEXT_AFTER, now):
+        if self._takes_text or following.has_waited(now):
             self._take_text(following)
 
     def _take_text(self, following: JournalReader) -> None:

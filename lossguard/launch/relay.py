@@ -65,7 +65,7 @@ class Backlog:
     def __init__(self) -> None:
         self.is_wanted = True
         """True if anybody reads."""
-        self._chunks: deque[tuple[int, bytes | None] | None] = deque()
+        self._chunks: deque[tuple[int, bytes | None] | None] = deque()  # None: from `wake`
         self._size = 0
         self._gaps: set[int] = set()
         self._news = threading.Condition()
@@ -92,7 +92,10 @@ class Backlog:
         return bool(self._chunks)
 
     def take(self, timeout: float | None = 0.0) -> tuple[int, bytes | None] | None:
-        """Return the next chunk with its output, None in place of bytes that were left out; None: there is nothing."""
+        """Return the next chunk with its output, None in place of bytes that were left out; None: there is nothing.
+
+        `timeout`: seconds to wait for one; None: until there is one, or `wake` is called.
+        """
         with self._news:
             self._news.wait_for(lambda: self._chunks, timeout)
             chunk = self._chunks.popleft() if self._chunks else None

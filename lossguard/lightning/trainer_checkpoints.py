@@ -133,10 +133,11 @@ class Callbacks:
         for each, files in written.items():
             each._last_global_step_saved = min(each._last_global_step_saved, self._trainer.global_step)
             known = _files(each)
-            for file in files if self._is_running and self._trainer.is_global_zero else ():
-                if file.exists() and (file not in known or file.stat().st_mtime > saved["time"]):
-                    (file.parent / DISCARDED).mkdir(exist_ok=True)
-                    file.rename(file.parent / DISCARDED / file.name)
+            if self._is_running and self._trainer.is_global_zero:
+                for file in files:
+                    if file.exists() and (file not in known or file.stat().st_mtime > saved["time"]):
+                        (file.parent / DISCARDED).mkdir(exist_ok=True)
+                        file.rename(file.parent / DISCARDED / file.name)
             self._trainer.strategy.barrier("lossguard")
             _forget_missing(each)
         self._is_running = True

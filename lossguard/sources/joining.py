@@ -29,6 +29,8 @@ class PlacedRow:
 
 @dataclass(slots=True)
 class Joiner:
+    """The scalars of a source joined to rows, without those that are recorded."""
+
     names: NameMap
     recorded: Recorded | None = None
     """The newest row of the source that the spool has; reading began at its position."""

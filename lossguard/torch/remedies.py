@@ -116,7 +116,7 @@ def reset_damaged_moments(optimizer: torch.optim.Optimizer) -> int:
     A sharded tensor (FSDP) is judged and reset by shard, and keeps its step count, which all ranks share. Waits for the
     device once per parameter.
     """
-    num_damaged = 0
+    damaged = []
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
@@ -125,15 +125,16 @@ def reset_damaged_moments(optimizer: torch.optim.Optimizer) -> int:
             moments = {name: local_part(each) for name, each in tensors.items() if each.is_floating_point()}
             if not _are_damaged(moments, group.get("betas")):
                 continue
-            num_damaged += 1
+            damaged.append([*moments.values()])
             if steps is not None and not is_sharded(parameter):
-                steps.zero_()
-            for moment in moments.values():
-                moment.zero_()
-    return num_damaged
+                damaged[-1].append(steps)
+    for found in damaged:  # once all are judged: a remedy that fails has changed nothing
+        for each in found:
+            each.zero_()
+    return len(damaged)
 
 
-def _are_damaged(moments: dict[str, Tensor], betas: tuple[float, float] | None) -> bool:
+def _are_damaged(moments: dict[str, Tensor], betas: tuple[float, ...] | None) -> bool:
     """Return True if no gradients can have made one of the `moments` of a parameter (this rank's parts)."""
     flat = {name: value.reshape(-1) for name, value in moments.items()}
     size = max((value.numel() for value in flat.values()), default=0)
@@ -157,9 +158,9 @@ def _are_impossible(moments: dict[str, Tensor], bound: float | None) -> bool:
     return bool(impossible)
 
 
-def _bound(first: Tensor | None, betas: tuple[float, float] | None) -> float | None:
+def _bound(first: Tensor | None, betas: tuple[float, ...] | None) -> float | None:
     """Return the largest ratio of a first moment to the root of its second one; None where that is not known."""
-    if first is None or betas is None or first.dtype not in (torch.float32, torch.float64):
+    if first is None or betas is None or len(betas) != 2 or first.dtype not in (torch.float32, torch.float64):
         return None
     beta1, beta2 = betas
     if not beta1**2 < beta2 < 1:

@@ -29,7 +29,7 @@ class CheckpointMismatch(CheckpointError):
 
 
 class RanksError(LossguardError):
-    """A rank has left, or the ranks are at different steps: the loops of all others stop."""
+    """A rank has left, or is at another step: the loops of all other ranks stop."""
 
 
 class CollectorError(LossguardError):
@@ -46,7 +46,7 @@ class CollectorError(LossguardError):
 
 
 class Unreachable(CollectorError):
-    """No collector answered, or it could not answer now (408, 429, 5xx): trying again later may help."""
+    """No usable answer (no connection, 408, 429, 5xx, or not a collector): trying again later may help."""
 
     def __init__(self, message: str, *, may_have_arrived: bool = True, **facts: Any) -> None:
         super().__init__(message, **facts)

@@ -37,10 +37,10 @@ def seed(engine: sa.Engine, *, run_id: str = "spiky-1", state: RunState = RunSta
     with writing(engine) as session:
         run = commands.register_run(session, values=_registration(run_id, start), now=start)[0]
         old = _segment(session, run, "a", 0, SegmentReason.START, start)
-        report(session, run, old, range(SEGMENT_END), start)
+        report(session, old, range(SEGMENT_END), start)
         _incident(session, run, start + 0.4 * SEGMENT_END)
         new = _segment(session, run, "b", REWIND, SegmentReason.ROLLBACK, start + 0.4 * SEGMENT_END)
-        report(session, run, new, range(REWIND, STEPS), start + 0.4 * (SEGMENT_END - REWIND))
+        report(session, new, range(REWIND, STEPS), start + 0.4 * (SEGMENT_END - REWIND))
         _events(session, run, start)
         for segment, steps in ((old, range(0, SEGMENT_END, 100)), (new, range(REWIND, STEPS, 50))):
             _probes(session, run, segment, steps, start)
@@ -102,7 +102,7 @@ def _segment(session: Session, run: Run, key: str, fork: int, reason: SegmentRea
     return commands.open_segment(session, run=run, key=key, fork_step=fork, reason=reason, order_id=order, opened_at=at)
 
 
-def report(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
+def report(session: Session, segment: Segment, steps: range, start: float) -> None:
     """Steps of 0.4 s; step 0 would be at `start`."""
     noise = random.Random(segment.number)
     metrics = {name: [] for name in ("loss", "grad_norm", "log_z", "lr", "tokens")}  # type: dict[str, list[float | None]]

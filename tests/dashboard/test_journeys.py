@@ -128,7 +128,7 @@ def grow(engine: sa.Engine, first: int, run_id: str = "live") -> None:
     """Add ten steps to the run."""
     with writing(engine) as session:
         run = stored(session, run_id)
-        report(session, run, queries.segments(session, run=run)[-1], range(first, first + 10), time.time())
+        report(session, queries.segments(session, run=run)[-1], range(first, first + 10), time.time())
         run.last_report_at = time.time()
 
 

@@ -17,6 +17,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_modul
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard import Guard, Order, Run, Skip
+from lossguard.checkpoints import framework_checkpoints
 from lossguard.checkpoints.files import read_state
 from lossguard.checkpoints.framework_checkpoints import FrameworkCheckpoints
 from lossguard.checkpoints.remote.files import RemoteFiles
@@ -348,6 +349,19 @@ def a_damaged_shard(folder: Path) -> Result:
     return {"step": small.checkpoints.load(7)["step"]}
 
 
+def a_framework_whose_files_cannot_be_flushed(folder: Path) -> Result:
+    checkpoints = ByRank0(folder / "unflushed", model=DistributedDataParallel(nn.Linear(2, 3)))
+    with pytest.MonkeyPatch.context() as patch:
+        if dist.get_rank() == 0:
+            patch.setattr(framework_checkpoints, "flush", no_space)
+        try:
+            checkpoints.save(5, {})
+            checkpoints.settle(wait=True)
+        except Exception as problem:
+            return {"problem": f"{type(problem).__name__}: {problem}", "steps": checkpoints.steps()}
+    return {"steps": checkpoints.steps()}
+
+
 def a_rank_whose_disk_is_full(folder: Path) -> Result:
     """The earlier checkpoints stay, and no rank counts the one that failed."""
     small = Small("ddp", folder / "full")
@@ -367,7 +381,7 @@ def a_rank_whose_disk_is_full(folder: Path) -> Result:
     return {"problems": problems, "left": left, "steps": small.checkpoints.steps()}
 
 
-def no_space(path: Path, content: Any) -> dict[str, Any]:
+def no_space(path: Path, content: Any = None) -> dict[str, Any]:
     raise OSError(28, "No space left on device")
 
 
@@ -437,6 +451,7 @@ ON_TWO_RANKS = [
     a_damaged_shard,
     a_nan_on_one_rank,
     a_copy_that_differs,
+    a_framework_whose_files_cannot_be_flushed,
     a_rank_whose_disk_is_full,
     an_object_that_is_not_restored_on_one_rank,
     a_state_that_is_not_plain_values,

@@ -362,6 +362,12 @@ def test_a_checkpoint_that_one_rank_cannot_write_does_not_count(two: Results) ->
     assert full[1]["problems"] == ["OSError: [Errno 28] No space left on device"]
 
 
+def test_a_framework_whose_files_rank_0_cannot_flush_fails_on_all_ranks(two: Results) -> None:
+    reason = "OSError: [Errno 28] No space left on device"
+    found = [each["a_framework_whose_files_cannot_be_flushed"] for each in two]
+    assert found == [{"problem": reason, "steps": []}, {"problem": f"RuntimeError: rank 0: {reason}", "steps": []}]
+
+
 def test_an_object_that_is_not_restored_on_one_rank_is_detected_on_all_ranks(two: Results) -> None:
     for each in two:
         raised = each["an_object_that_is_not_restored_on_one_rank"]["raised"]

@@ -7,7 +7,7 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.component import cached_figure
-from dashboard.figures.compute import NAMES, compute_figure, goodput_figure, largest_loss, lost_seconds
+from dashboard.figures.compute import CAUSE_NAMES, compute_figure, goodput_figure, largest_loss, lost_seconds
 from dashboard.figures.line_panels import family_figure, hardware_figure
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from db.goodput import rollback_costs
@@ -40,7 +40,7 @@ def goodput(facts: RunFacts) -> None:
         st.metric("Trained", formatting.duration(breakdown.seconds[TimeCause.TRAINING]), width=width)
         st.metric("Not training", formatting.duration(lost_seconds(breakdown)), help=LOST_HELP, width=width)
         if largest is not None:
-            st.metric("Biggest time sink", NAMES[largest], width=width)
+            st.metric("Biggest time sink", CAUSE_NAMES[largest], width=width)
     component.show(figure, key=f"goodput-{facts.run.id}", label="What the time of the run was used for")
 
 

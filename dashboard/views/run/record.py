@@ -22,9 +22,9 @@ from lossguard.vocabulary.protocol import MAX_SHORT_TEXT, MAX_STEP, MAX_STEP_NOT
 from lossguard.vocabulary.run_search import tags_of
 from lossguard.vocabulary.states import RunState
 
-NUM_LISTED = 20
+NUM_LISTED_NOTES = 20
 """Notes that are listed unless the viewer asks for all."""
-NONE = "None so far. A note stays at its step, also when the step is discarded."
+NO_NOTES = "None so far. A note stays at its step, also when the step is discarded."
 
 
 def edit_button(facts: RunFacts) -> None:
@@ -115,10 +115,10 @@ def step_notes(facts: RunFacts) -> None:
         if st.button("Add a note", key="add-note", icon=":material/add_comment:", type="tertiary"):
             frame.dialog("Add a note")(addition)(facts)
     if not facts.notes:
-        st.caption(NONE)
+        st.caption(NO_NOTES)
     notes = facts.notes[::-1]
-    if len(notes) > NUM_LISTED and not st.toggle(f"All {len(notes):,} notes", key="all-notes"):
-        notes = notes[:NUM_LISTED]
+    if len(notes) > NUM_LISTED_NOTES and not st.toggle(f"All {len(notes):,} notes", key="all-notes"):
+        notes = notes[:NUM_LISTED_NOTES]
     for each in notes:
         _show_note(facts, each)
 

@@ -30,7 +30,7 @@ class Section:
     """What the page shows of the runs of a sweep."""
 
     name: str
-    """Name of its field in LabResults."""
+    """Name of its field in LabResults; of the published runs, none."""
     title: str
     plots: Sequence[Plot] = ()
     table: Callable[[Sequence[Any]], pd.DataFrame]

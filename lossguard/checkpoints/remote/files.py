@@ -102,6 +102,7 @@ def reason(problem: BaseException, url: str) -> str:
         return f"{unknown[1]}:// is not supported; use a folder, s3://, gs://, az:// or another that fsspec has"
     shown = mask_text(said)
     if (service := _SERVICES.get(scheme_of(url) or "")) is not None:
+        credentials, endpoint = service
         for pattern, sentence in _CAUSES:
             if found := pattern.search(said):
                 code, host = _CODE.search(said), _HOST.search(shown)
@@ -109,8 +110,8 @@ def reason(problem: BaseException, url: str) -> str:
                     found=code[1] if code else found[0].strip(),
                     bucket=shown_url(url).partition("://")[2].partition("/")[0],
                     host=host[1] if host else "the server",
-                    credentials=service[0],
-                    endpoint=service[1],
+                    credentials=credentials,
+                    endpoint=endpoint,
                 )
     line = shown.partition("\n")[0].partition(": <?xml")[0]
     return re.sub(r"^Generic \w+ error: ", "", line)[:MAX_REASON].rstrip(" :.") or type(problem).__name__

@@ -183,7 +183,7 @@ class RemoteFolder:
                 self._steps = tuple(sorted(self._listing.folders))
 
     def delete(self, steps: Sequence[int]) -> None:
-        """Delete the checkpoints of these steps; a failure is reported, and repaired later. Only rank 0 calls it."""
+        """Delete the checkpoints of these steps; a failure is reported, and they are deleted later. Only rank 0."""
         try:
             for step in steps:
                 self._files.delete([manifest_name(step)])

@@ -87,7 +87,8 @@ class Journal:
                 self._backlog += line
             else:
                 warn_once(f"{self._path} cannot be written and the backlog is full: scalars are being lost")
-            del self._backlog[: self._written(self._backlog)]
+            # A copy is written: while another thread writes, a fork could not clear the backlog itself.
+            del self._backlog[: self._written(bytes(self._backlog))]
 
     def leave_to_script(self) -> None:
         """This process reports the run itself with the SDK: the launcher gives it the run's folder."""
@@ -103,7 +104,7 @@ class Journal:
         if was_written:
             self._close()
 
-    def _written(self, data: bytes | bytearray) -> int:
+    def _written(self, data: bytes) -> int:
         """Write `data` as far as possible; return the number of bytes."""
         assert self._fd is not None
         try:

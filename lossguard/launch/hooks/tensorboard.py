@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .journal import Journal
-from .tracker_log import TrackerLog, numbers, whole, wrap
+from .tracker_log import TrackerLog, number, numbers, whole, wrap
 
 CONFIGURATIONS = ("args", "model_config")
 """Tags of texts that hold a configuration as JSON, as the Hugging Face Trainer writes them."""
@@ -36,7 +36,8 @@ def hook(module: ModuleType, journal: Journal) -> None:
             log.scalars(log.count(tag), {tag: value})
 
     def add_scalar(writer: Any, tag: str, scalar_value: Any, global_step: Any = None, *_: Any, **__: Any) -> None:
-        record(writer, numbers({tag: scalar_value}), global_step)
+        value = number(scalar_value)
+        record(writer, {} if value is None else {tag: value}, global_step)
 
     def add_scalars(
         writer: Any, main_tag: str, tag_scalar_dict: dict[str, Any], global_step: Any = None, *_: Any, **__: Any

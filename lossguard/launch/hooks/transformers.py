@@ -27,10 +27,10 @@ def hook(module: ModuleType, journal: Journal) -> None:
     skips: list[tuple[int, int]] = [(begin, end) for begin, end in json.loads(os.environ[SKIPS_VARIABLE])]
 
     def hooked_train(self: Any, resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> Any:
-        make = self.get_train_dataloader
+        make = getattr(self, LOADER)
         own = {LOADER: make} if LOADER in vars(self) else {}
-        if skips:  # in this object, because a subclass may have a loader of its own
-            self.get_train_dataloader = lambda: _without(make(), skips, self.args.gradient_accumulation_steps)
+        if skips:  # in this object and until `train` returns, because a subclass may have a loader of its own
+            setattr(self, LOADER, lambda: _without(make(), skips, self.args.gradient_accumulation_steps))
         try:
             return train(self, _checkpoint_of(self, resume_from_checkpoint), *arguments, **named)
         finally:

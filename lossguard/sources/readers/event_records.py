@@ -252,7 +252,10 @@ def _hyperparameters(content: bytes) -> dict[str, Any]:
 
 def about_rows(folder: Path) -> int:
     """About how many steps with scalars the files hold, by the records at their beginning."""
-    first = list(_first_events(folder))
-    num_steps = len({event.step for event, _ in first if has_scalar(event)})
+    steps, num_read = set[int](), 0
+    for event, size in _first_events(folder):  # one at a time: an event may hold an image
+        num_read += size
+        if has_scalar(event):
+            steps.add(event.step)
     num_bytes = sum(path.stat().st_size for path in files_of(folder))
-    return round(num_steps * num_bytes / max(1, sum(size for _, size in first)))
+    return round(len(steps) * num_bytes / max(1, num_read))

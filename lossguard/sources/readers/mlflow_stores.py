@@ -161,7 +161,7 @@ def _runs_in_folders(path: Path) -> Iterator[SourceRun]:
         return
     for meta_file in files_below(path, "meta.yaml"):
         meta = _read_meta(meta_file)
-        if "run_id" not in meta or "artifact_uri" not in meta or meta.get("lifecycle_stage") == "deleted":
+        if not meta.get("run_id") or "artifact_uri" not in meta or meta.get("lifecycle_stage") == "deleted":
             continue
         folder = meta_file.parent
         times = {name: _whole(meta.get(name)) for name in ("start_time", "end_time")}

@@ -182,6 +182,7 @@ def supervised(
         (rollback(rewind_to=4), "there is no checkpoint at or before step 4"),
         (rollback(rewind_to=5, skip_from=5, skip_to=9), NO_SKIP),
         (rollback(rewind_to=5), "it discards 15 steps, from 5 to 20, and max_depth=10"),  # it logs seldom
+        (rollback(rewind_to=12), "max_depth permits no step before 10, and the newest checkpoint is of step 5"),
     ],
 )
 def test_an_order_that_cannot_be_carried_out_is_refused_in_a_sentence_and_the_command_goes_on(

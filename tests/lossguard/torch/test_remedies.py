@@ -111,6 +111,24 @@ def test_a_second_moment_that_is_not_finite_or_negative_is_found(value: float) -
     assert reset_damaged_moments(optimizer) == 1
 
 
+def test_moments_of_an_optimizer_with_other_betas_are_judged_by_whether_they_are_finite() -> None:
+    model, optimizer = trained()
+    optimizer.param_groups[0]["betas"] = (0.98, 0.92, 0.99)  # as Adan's
+    assert reset_damaged_moments(optimizer) == 0
+    optimizer.state[model.bias]["exp_avg"][0] = math.nan
+    assert reset_damaged_moments(optimizer) == 1
+
+
+def test_a_reset_that_fails_has_changed_nothing() -> None:
+    model, optimizer = trained()
+    optimizer.add_param_group({"params": [other := nn.Parameter(torch.zeros(2))]})
+    optimizer.state[other] = {"exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(3)}
+    optimizer.state[model.bias]["exp_avg"][0] = math.nan
+    with pytest.raises(RuntimeError, match="size"):
+        reset_damaged_moments(optimizer)
+    assert optimizer.state[model.bias]["exp_avg"][0].isnan()
+
+
 def test_a_momentum_of_sgd_is_judged_by_whether_it_is_finite() -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import subprocess
@@ -67,6 +68,27 @@ def test_a_forked_child_neither_writes_nor_keeps_the_lock(journal: Journal, entr
     os.write(write, b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0  # it is the only process then
     assert [entry.get("step") for entry in entries()] == [1, None, 3]
+
+
+def test_a_fork_while_another_thread_writes_the_backlog_keeps_neither_lock_nor_file(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.write({"step": 1})
+    answers = iter([OSError(errno.ENOSPC, "No space left on device")] * 2)
+    exit_codes = []
+
+    def write(fd: int, data: bytes) -> int:
+        for problem in answers:
+            raise problem
+        if (pid := os.fork()) == 0:
+            os._exit(0 if journal._fd is None else 1)
+        exit_codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    journal.write({"step": 2})  # waits in memory
+    journal.write({"step": 3})
+    assert exit_codes == [0]
 
 
 def test_another_owner_continues_behind_a_line_that_was_cut_off(journal: Journal, tmp_path: Path) -> None:
