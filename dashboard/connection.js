@@ -53,15 +53,24 @@ function watch(app) {
 const FIELD = ".stForm input, .stForm textarea";
 
 // The field of a dialog has the focus once the dialog is open: first the one that confirms it. A person who already
-// types into another field of its form keeps it.
+// types into another field of its form keeps it. The dialog itself takes the focus, too, and may do so later than its
+// field is there: the field has it for good when it still has it at the next look.
+let isLooking = false;
+
 function focusDialog() {
   const dialog = document.querySelector('[data-testid="stDialog"]');
   const field = dialog?.querySelector(".st-key-confirm-word input") ?? dialog?.querySelector(FIELD);
-  if (!field || dialog.dataset.focused) return;
-  dialog.dataset.focused = "yes";
+  if (!field || dialog.dataset.focused || isLooking) return;
+  if (document.activeElement?.matches(FIELD)) {
+    dialog.dataset.focused = "yes";
+    return;
+  }
+  field.focus();
+  isLooking = true;
   setTimeout(() => {
-    if (!document.activeElement?.matches(FIELD)) field.focus();
-  }, 100); // after the dialog itself has taken it
+    isLooking = false;
+    focusDialog();
+  }, 100);
 }
 
 function start() {

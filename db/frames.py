@@ -113,7 +113,7 @@ def segments(session: Session, *, run: Run) -> pd.DataFrame:
 
 
 def events(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per event in the order of arrival; `key` as index."""
+    """One row per declared event and per outlier, in the order of arrival; `key` as index. Probes are left out."""
     found = sa.select(*_columns(Event)).where(Event.run_pk == run.pk, Event.kind != PROBE)
     return _table(session, found.order_by(Event.id), "key")
 

@@ -4,6 +4,7 @@ Each migration names the oldest revision whose release may use the store afterwa
 the newest of those, so that a release which does not know these migrations can tell whether it may go on.
 """
 
+import functools
 import io
 import random
 import time
@@ -42,6 +43,12 @@ class StoreInUse(CommandError):
     """A migration did not get its locks; the message says who may have them, and what to do."""
 
 
+@functools.cache
+def _script(folder: Path) -> ScriptDirectory:
+    """The migrations, read once: `/readyz` compares the schema with them at every probe."""
+    return ScriptDirectory(str(folder))
+
+
 def _config(connection: sa.Connection) -> Config:
     config = Config(stdout=io.StringIO())  # alembic's own messages are not for the users of our commands
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -69,7 +76,7 @@ def downgrade(engine: sa.Engine, revision: str) -> None:
 
 
 def _upgrade_unless_newer(connection: sa.Connection, revision: str) -> None:
-    script = ScriptDirectory(str(MIGRATIONS))
+    script = _script(MIGRATIONS)
     with _one_transaction(connection):  # it ends here: each migration begins one of its own
         _refuse_pre_release(connection)
         current = _current(connection)
@@ -121,7 +128,7 @@ def _in_use(connection: sa.Connection, patience: float) -> str:
 
 def revisions(engine: sa.Engine) -> tuple[str | None, str | None]:
     """(the database's revision, the newest one): equal when there is nothing to do."""
-    script = ScriptDirectory(str(MIGRATIONS))
+    script = _script(MIGRATIONS)
     with engine.connect() as connection:
         return _current(connection), script.get_current_head()
 
@@ -160,7 +167,7 @@ def _newer_misfit(connection: sa.Connection, script: ScriptDirectory, current: s
 
 def misfit(engine: sa.Engine) -> str | None:
     """Return why this release may not use the database as it is, and how to mend it; None: it may."""
-    script = ScriptDirectory(str(MIGRATIONS))
+    script = _script(MIGRATIONS)
     newest = script.get_current_head()
     with engine.connect() as connection:
         if reason := pre_release(connection):

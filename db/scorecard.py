@@ -106,7 +106,7 @@ def _read(session: Session, keys: Sequence[int]) -> list[ScorecardRun]:
     runs = [found[key] for key in keys]
     segments, seconds = _segments(session, keys), without_damaged(partial(_step_seconds, session), runs)
     incidents = queries.by_run(
-        session, keys, Incident, columns=("details", *INCIDENT_COLUMNS, "segment"), by=Incident.number
+        session, keys, Incident, columns=("segment", "details", *INCIDENT_COLUMNS), by=Incident.number
     )
     interventions = queries.by_run(
         session, keys, Intervention, columns=("details", *INTERVENTION_COLUMNS), by=Intervention.number
@@ -147,8 +147,7 @@ def _segments(session: Session, keys: Sequence[int]) -> dict[int, list[tuple[Sto
 
 
 def _details(row: Any, columns: Sequence[str]) -> dict[str, Any]:
-    _, details, *values = row
-    return details | dict(zip(columns, values, strict=False))  # type: ignore[no-any-return]
+    return {**row.details, **{name: getattr(row, name) for name in columns}}
 
 
 def _step_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:

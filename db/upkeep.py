@@ -100,7 +100,8 @@ def _batches(runs: Sequence[OldRun], *, by_partition: bool) -> list[Sequence[Old
 def _delete(session: Session, batch: Sequence[OldRun], days: float | None, now: float) -> list[OldRun]:
     """Delete those that are there and expired still: others were resumed, reported or are kept longer meanwhile."""
     locked = commands.lock_runs(session, run_ids=[run.id for run in batch])
-    runs = sorted(expired(session, days=days, now=now, among=Run.pk.in_([pk for pk, _ in locked.values()])))
+    found = expired(session, days=days, now=now, among=Run.pk.in_([pk for pk, _ in locked.values()]))
+    runs = sorted(found, key=lambda run: run.pk)
     for run in runs:
         access.record(session, who=WHO, action="delete", run=run.id, details={}, now=now)
     commands.delete_runs(session, run_pks=[run.pk for run in runs])

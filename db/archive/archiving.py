@@ -64,7 +64,7 @@ class ArchiveLease:
 
 
 @contextmanager
-def taken(engine: sa.Engine) -> Iterator[ArchiveLease]:
+def turn_taken(engine: sa.Engine) -> Iterator[ArchiveLease]:
     """The turn for the duration of the block. Raises Busy."""
     turn = ArchiveLease(secrets.token_hex(8))
     with writing(engine) as session:
@@ -246,8 +246,9 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: ArchiveLease, 
     """Let the file be kept, and delete its steps. Raises RunChanged, Busy; then nothing is changed."""
     turn.renew(session)
     run = commands.lock_run(session, run_id=work.run_id)
-    is_same = run is not None and (run.pk, run.revision) == (work.run_pk, work.revision + 1)  # the lock raises it by 1
-    if run is None or run.state == RunState.RUNNING or not is_same:
+    if run is None or run.state == RunState.RUNNING:
+        raise RunChanged(CHANGED)
+    if (run.pk, run.revision) != (work.run_pk, work.revision + 1):  # the lock alone has raised it by one
         raise RunChanged(CHANGED)
     file = session.get(ArchivedFile, file_id, populate_existing=True, with_for_update=True)
     if file is None or file.state != FileState.WRITING:

@@ -127,7 +127,7 @@ class Removed:
 def remove_left_over(
     engine: sa.Engine, *, unfinished: bool = False, may_go_on: Callable[[], bool] = lambda: True
 ) -> Removed:
-    """Remove them. `unfinished`: also files that are being written; only for who has the turn (`archiving.taken`).
+    """Remove them. `unfinished`: also files that are being written; only for who has the turn (`archiving.turn_taken`).
 
     A place that fails is not tried again for its other files; once `may_go_on` is false, the others are left.
     """

@@ -158,7 +158,7 @@ def _archive(
         return
     with _ending_with(report):
         archiving.prepare(engine, place)
-        with archiving.taken(engine) as ours, _progress(sum(found.values()), "archiving") as advance:
+        with archiving.turn_taken(engine) as ours, _progress(sum(found.values()), "archiving") as advance:
             report.note_removal(inventory.remove_left_over(engine, unfinished=True))
             for run, steps in found.items():
                 result = RunResult(run, "archived")
@@ -177,7 +177,7 @@ def _unarchive(engine: sa.Engine, report: Report, run_ids: Sequence[str], dry_ru
         report.runs += [RunResult(run, "would bring back", steps=steps) for run, steps in archived.items()]
         return
     total = sum(archived.values())
-    with _ending_with(report), archiving.taken(engine) as ours, _progress(total, "bringing back") as advance:
+    with _ending_with(report), archiving.turn_taken(engine) as ours, _progress(total, "bringing back") as advance:
         for run in archived:
             with _recorded(report, RunResult(run, "brought back"), advance) as note:
                 unarchiving.unarchive_run(

@@ -158,8 +158,9 @@ def _pack(session: Session, target: Target, new: StepBlock) -> None:
         part = new.at(np.flatnonzero(home == at))
         if at >= 0:
             # An archived block is left alone where it can be: its values would have to be fetched.
-            is_large = len(part) >= SMALL or known[at].archived_file is not None
-            if int(part.steps[0]) <= known[at].last or not is_large:
+            is_enough = len(part) >= SMALL or known[at].archived_file is not None
+            stands_alone = is_enough and int(part.steps[0]) > known[at].last
+            if not stands_alone:
                 part = merged([_take(session, target, known[at]), part])
         _write(session, target, part)
 

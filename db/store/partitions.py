@@ -23,7 +23,7 @@ ROW_BYTES = 170
 """Maximum bytes of a row besides these columns, with its part of the index."""
 NUM_KEYS = 100
 """Keys of runs in a partition: a gigabyte of runs with 100,000 steps. It is in the bounds of the stored partitions."""
-PARTITION = re.compile(rf"({'|'.join(LARGE_COLUMNS)})_(\d+)")
+PARTITION = re.compile(rf"(?:{'|'.join(LARGE_COLUMNS)})_\d+")
 """The name of a partition, which ends in its number."""
 LOCK = 0x10556
 """Key of the advisory lock under which partitions are made, so that two collectors do not make the same."""
@@ -36,7 +36,10 @@ def number_of(run_pk: int) -> int:
 
 def _keys(partition: str) -> range:
     """The keys of runs that a partition holds."""
-    number = int(partition.rpartition("_")[2])
+    return _keys_of(int(partition.rpartition("_")[2]))
+
+
+def _keys_of(number: int) -> range:
     return range(number * NUM_KEYS, (number + 1) * NUM_KEYS)
 
 
@@ -123,10 +126,8 @@ def _empty(connection: sa.Connection, number: int) -> list[str]:
     """
     known = set(_partitions(connection))
     partitions = {table: f"{table}_{number}" for table in LARGE_COLUMNS if f"{table}_{number}" in known}
-    if not partitions:
-        return []
-    keys = _keys(next(iter(partitions.values())))
-    if _has_runs(connection, keys):
+    keys = _keys_of(number)
+    if not partitions or _has_runs(connection, keys):
         return []
     try:
         with connection.begin_nested():

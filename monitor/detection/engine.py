@@ -62,7 +62,8 @@ class DetectionEngine(IncidentResponse):
         if scored is None:
             effects = self._judge(row.as_rows())
         else:
-            self.last_step, is_notable = row.step, self.is_notable(scored)
+            self.last_step = row.step
+            is_notable = self.is_notable(scored)
             effects = self.observe(row.step, scored.readings, self.detectors.recent) if is_notable else []
         if finding is not None:
             effects += self.throughput.report(finding, self.incidents.take_number)

@@ -35,7 +35,7 @@ def overview(
 
     `config=true`: with configurations. Its cost does not depend on the length of the runs.
     """
-    default = responses.STANDING_FIELDS if config else responses.STANDING_FIELDS[:-1]
+    default = [name for name in responses.STANDING_FIELDS if config or name != "config"]
     fields = lists.fields(responses.STANDING_FIELDS) or default
     found = lists.page(session, who, now=now, columns=responses.columns_of_standing(fields))
     newest = standings(session, runs=found) if {"step", "metrics"} & set(fields) else {}

@@ -585,8 +585,12 @@ class IncidentResponse:
         first = self.batches.batch_of(target)
         begin = first if skip_from is None else skip_from
         if not self.can_skip and (skip_from, skip_to) != (None, None) and skip_to != begin:  # an empty range skips none
-            why = "the trainer skips no batch (max_skip=0)" if self._may_skip else "this run cannot leave batches out"
-            why = why if self.data_repeats else "the data of this run does not repeat"
+            if not self.data_repeats:
+                why = "the data of this run does not repeat"
+            elif self._may_skip:
+                why = "the trainer skips no batch (max_skip=0)"
+            else:
+                why = "this run cannot leave batches out"
             raise ValueError(f"{why}: order the rollback without skip_from and skip_to")
         if begin < first:
             raise ValueError(f"skip_from ({begin}) must not be below the checkpoint's batch {first}")

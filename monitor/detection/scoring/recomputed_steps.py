@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from monitor.detection.rows import Bools, Floats, Ints, Rows
-from monitor.detection.scoring.replay_comparison import Comparison, RateDifference
+from monitor.detection.scoring.replay_comparison import MAX_ROWS, Comparison, RateDifference
 from monitor.detection.scoring.skip_effect import RepeatedSamples, SkipEffect
 
 MIN_DIFFERENT = 2
@@ -99,6 +99,10 @@ class RecomputedSteps:
     """Record of the batches that this replay skips, until it is known whether they came again."""
     scatter: list[Floats] = field(default_factory=list)
     """The differences of earlier replays, each as `Comparison.differences`, oldest first."""
+
+    def __post_init__(self) -> None:
+        # One of a release that compared another number of rows says nothing of these.
+        self.scatter = [each for each in self.scatter if len(each) == MAX_ROWS]
 
     @property
     def is_under_way(self) -> bool:

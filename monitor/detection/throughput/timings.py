@@ -132,7 +132,7 @@ class Stopwatch:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Stopwatch":
-        """Restore a stopwatch from `to_dict`. Raises TypeError for data that are no mapping."""
+        """Restore a stopwatch from `to_dict`. Raises AttributeError for data that are no mapping."""
         unknown = {name: math.nan for name in ("last_tokens", "waited") if data.get(name) is None}
         return load(cls, data, **unknown)
 

@@ -76,7 +76,7 @@ def archive(engine: sa.Engine, place: Place, run_id: str = "r1") -> list[archivi
     """Archive a run: its files."""
     written: list[archiving.Written] = []
     archiving.prepare(engine, place)
-    with archiving.taken(engine) as ours:
+    with archiving.turn_taken(engine) as ours:
         archiving.archive_run(engine, run_id=run_id, place=place, turn=ours, now=NOW, who=WHO, on_file=written.append)
     return written
 
@@ -103,7 +103,7 @@ def die(*_: object, **__: object) -> None:
 def unarchive(engine: sa.Engine) -> list[archiving.Written]:
     """Bring the run r1 back: what was in its files."""
     written: list[archiving.Written] = []
-    with archiving.taken(engine) as ours:
+    with archiving.turn_taken(engine) as ours:
         unarchiving.unarchive_run(engine, run_id="r1", turn=ours, now=NOW, who="me", on_file=written.append)
     return written
 

@@ -214,7 +214,7 @@ def test_a_file_that_is_committed_while_others_are_removed_is_kept(
         if waiting:
             work, how = waiting[-1]
             waiting.clear()
-            with archiving.taken(sqlite_engine) as ours, writing(sqlite_engine) as session:
+            with archiving.turn_taken(sqlite_engine) as ours, writing(sqlite_engine) as session:
                 commit(session, *work, turn=ours, **how)
         remove(place, name)
 
@@ -227,12 +227,12 @@ def test_a_file_that_is_committed_while_others_are_removed_is_kept(
 
 def test_two_calls_do_not_work_at_the_same_time(sqlite_engine: sa.Engine) -> None:
     with (
-        archiving.taken(sqlite_engine),
+        archiving.turn_taken(sqlite_engine),
         pytest.raises(archiving.Busy, match="another process archives"),
-        archiving.taken(sqlite_engine),
+        archiving.turn_taken(sqlite_engine),
     ):
         pass
-    with archiving.taken(sqlite_engine):
+    with archiving.turn_taken(sqlite_engine):
         pass
 
 

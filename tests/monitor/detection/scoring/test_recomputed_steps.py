@@ -122,6 +122,14 @@ def test_a_mismatch_is_not_learnt_until_a_person_accepts_it() -> None:
     assert not verdict_of(rows(noisy(4)), rows(noisy(5)), check).is_mismatch()
 
 
+def test_replays_of_a_release_that_compared_fewer_rows_are_left_out() -> None:
+    check = RecomputedSteps()
+    check.scatter = [np.full(MAX_ROWS, 0.01), np.zeros(MAX_ROWS - 2)]
+    loaded = load(RecomputedSteps, json.loads(json.dumps(dump(check))))
+    assert [each.tolist() for each in loaded.scatter] == [[0.01] * MAX_ROWS]
+    assert not verdict_of(rows(noisy(1)), rows(noisy(1)), loaded).is_mismatch()
+
+
 def test_a_row_that_is_no_longer_finite_is_beyond_every_tolerance() -> None:
     verdict = verdict_of(rows(noisy(1)), rows([*noisy(1)[:6], np.nan, np.inf]))
     assert verdict.beyond().tolist() == [False] * 6 + [True] * 2
