@@ -86,7 +86,8 @@ def progress(run: Run, newest: Sequence[StepTime]) -> StepProgress:
     usual = median(seconds / steps for seconds, steps in risen) if risen else 0.0
     trained = [(seconds, steps) for seconds, steps in risen if seconds < LONG_GAP * steps * usual]
     pace = sum(seconds for seconds, _ in trained) / sum(steps for _, steps in trained) if trained else None
-    return StepProgress(newest[-1].step + 1, run.total_steps, pace)
+    last = newest[-1].step
+    return StepProgress(last if last == run.total_steps else last + 1, run.total_steps, pace)  # some count from 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,12 @@ class RecordingRun(SpooledRun):
             self._sender.start()
         _open_runs.add(self)
         atexit.register(self._at_exit)
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            from multiprocessing.util import Finalize
+
+            # Such a process forgets its exception before `atexit`, or, as a fork, ends without it.
+            Finalize(None, self._at_exit, exitpriority=0)
 
     @property
     def planned_steps(self) -> int | None:
@@ -192,11 +198,12 @@ class RecordingRun(SpooledRun):
             return RunState.FINISHED
 
     def _at_exit(self) -> None:
-        """The interpreter exits without `finish`: after an uncaught exception (not Ctrl-C) the run has failed."""
-        uncaught = getattr(sys, "last_type", None)
-        state = RunState.FAILED if uncaught else None
-        if uncaught and issubclass(uncaught, KeyboardInterrupt):
-            state = RunState.INTERRUPTED
+        """The process exits without `finish`: after an uncaught exception (not Ctrl-C) the run has failed."""
+        passing = sys.exc_info()[1]  # as multiprocessing ends a process
+        uncaught = getattr(sys, "last_type", None) if passing is None else type(passing)
+        state = None
+        if uncaught is not None and not (isinstance(passing, SystemExit) and passing.code in (None, 0)):
+            state = RunState.INTERRUPTED if issubclass(uncaught, KeyboardInterrupt) else RunState.FAILED
         self.finish(state, timeout=10.0)
 
 

@@ -31,7 +31,8 @@ def story(run: Found, goodput: Found, incidents: Sequence[Found], costs: Found) 
     newest, progress = run["newest_step"], progress_of(run)
     if newest is None:
         return "No step has been reported yet."
-    parts = [plural(newest["step"] + 1, "step")]
+    last = newest["step"]
+    parts = [plural(last if last == run["total_steps"] else last + 1, "step")]  # some count from 1
     parts += [] if progress is None else [percent(progress)]
     is_measured = costs["rewinds"] or all(each["kind"] in NOT_REPLAYED for each in incidents)
     unmeasured = "" if is_measured else " without a rollback, harm not measured"

@@ -22,6 +22,10 @@ def test_time_left_is_steps_left_times_the_pace_of_the_newest_steps() -> None:
     assert (now.done, now.seconds_per_step, now.fraction, now.seconds_left) == (20, 2.0, 0.2, 160.0)
 
 
+def test_a_run_that_counts_its_steps_from_1_ends_with_all_of_them_done() -> None:
+    assert [progress(Run(total_steps=100), steps(last)).done for last in (98, 99, 100, 101)] == [99, 100, 100, 102]
+
+
 def test_a_clock_that_went_back_gives_no_pace() -> None:
     back = progress(Run(total_steps=100), [StepTime(step=0, time=9.0), StepTime(step=1, time=8.0)])
     assert (back.seconds_per_step, back.seconds_left) == (None, None)

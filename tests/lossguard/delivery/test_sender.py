@@ -263,6 +263,36 @@ def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_the_end_of_a_process_of_multiprocessing_delivers_and_says_how_it_ended(
+    collector: FakeCollector, tmp_path: Path, method: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, sys, lossguard\n"
+        "def train(ending):\n"
+        "    lossguard.init('p', url=sys.argv[1], directory=sys.argv[2]).log(0, loss=1.0)\n"
+        "    exec(ending)\n"
+        "if __name__ == '__main__':\n"
+        f"    process = multiprocessing.get_context({method!r}).Process(target=train, args=sys.argv[3:])\n"
+        "    process.start()\n"
+        "    process.join()\n"
+    )
+    endings = {
+        "": "finished",
+        "sys.exit()": "finished",
+        "raise RuntimeError": "failed",
+        "sys.exit(1)": "failed",  # as torch.multiprocessing.spawn after an exception
+        "raise KeyboardInterrupt": "interrupted",
+    }
+    for ending, state in endings.items():
+        command = [sys.executable, str(script), collector.url, str(tmp_path / "spool"), ending]
+        subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=False)
+        assert collector.finished[-1] == state, ending
+    assert len(collector.finished) == len(endings)
+
+
+@pytest.mark.slow
 def test_a_run_sends_heartbeats_as_often_as_configured(collector: FakeCollector, tmp_path: Path) -> None:
     times: list[float] = []
 

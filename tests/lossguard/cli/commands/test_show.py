@@ -141,6 +141,7 @@ SPIKE, STALL = {"kind": "loss_spike"}, {"kind": "stall"}
         (RUN | {"total_steps": None}, None, [STALL] * 2, "861 steps, 2 incidents."),
         (RUN | {"total_steps": None}, None, [], "861 steps, no incident."),
         ({"newest_step": {"step": 0}, "total_steps": 4}, None, [SPIKE], UNMEASURED),
+        ({"newest_step": {"step": 4}, "total_steps": 4}, None, [], "4 steps, 100.0%, no incident."),  # it counts from 1
         ({"newest_step": None, "total_steps": 5}, None, [], "No step has been reported yet."),
     ],
 )
