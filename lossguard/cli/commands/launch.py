@@ -8,6 +8,7 @@ What records and delivers is imported once the command runs: the command does no
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -210,6 +211,8 @@ class _Launch:
 
 def _replace_by(command: list[str]) -> int:
     """Become the command: on other ranks, and inside of another launch, there is nothing to record."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would go on doing so
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as problem:

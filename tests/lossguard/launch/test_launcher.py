@@ -236,10 +236,14 @@ os.kill(os.getpid(), 9)
 def test_the_launcher_of_another_rank_or_inside_of_a_launched_command_becomes_the_command(
     launching: Launching, variable: str
 ) -> None:
-    process = launching.script(TRAINS + "import os; print(os.getpid())", **{variable: "1"})  # type: ignore[arg-type]
+    variables: dict[str, Any] = {variable: "1"}
+    process = launching.script(TRAINS + "import os; print(os.getpid())", **variables)
     out, _ = process.communicate(timeout=SECONDS)
     assert int(out) == process.pid
     assert launching.collector.runs == {}
+    out, _ = launching.start("sh", "-c", "cat /proc/$$/status; true", **variables).communicate()
+    ignored = int(dict(line.split(":", 1) for line in out.splitlines())["SigIgn"], 16)
+    assert not ignored >> signal.SIGPIPE - 1 & 1  # as Python itself ignores it
 
 
 @pytest.mark.system
