@@ -26,6 +26,7 @@ from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 from lossguard.vocabulary.wording import form, plural
 
 DIRECTORY = "LOSSGUARD_DIR, or the folder of a project or a run"
+NO_SPOOLS = "there are no spools in {}"
 MAX_FAILURES = 5
 """Failed attempts in a row after which `sync` stops trying to deliver a run."""
 
@@ -53,11 +54,8 @@ def add_to(commands: Any) -> None:
 
 
 def _runs_in(directory: Path) -> list[Path]:
-    """The folders with spools or with what was made of them. Raises ConfigurationError where there are none."""
-    runs = {path.parent for pattern in ("*.spool", "*.control") for path in paths_below(directory, pattern)}
-    if not runs:
-        raise ConfigurationError(f"there are no spools in {directory}")
-    return sorted(runs)
+    """The folders with spools or with what was made of them."""
+    return sorted({path.parent for pattern in ("*.spool", "*.control") for path in paths_below(directory, pattern)})
 
 
 # sync
@@ -66,6 +64,9 @@ def _runs_in(directory: Path) -> list[Path]:
 def sync(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     directory, runs = options.directory, _runs_in(options.directory)
+    unrecorded = _unrecorded(directory, runs)
+    if not runs and not unrecorded:
+        raise ConfigurationError(NO_SPOOLS.format(directory))
     if options.again:
         try:
             for each in runs:
@@ -74,7 +75,6 @@ def sync(options: argparse.Namespace) -> int:
             raise CommandError(f"{directory} cannot be written ({problem.strerror}); nothing was lost") from None
     problems = {each: _deliver(each, settings, quiet=options.json) for each in runs}
     num_delivered = sum(not problem for problem in problems.values())
-    unrecorded = _unrecorded(directory, runs)
     problems |= unrecorded
     if options.json:
         shown = [{"folder": str(run), "delivered": not left, "left": left or None} for run, left in problems.items()]
@@ -152,7 +152,10 @@ def delivered(run: Path, settings: Settings, progress: Callable[[float], None] =
 
 def trim(options: argparse.Namespace) -> int:
     try:
-        (_restore if options.restore else _trim)(options)
+        runs = _runs_in(options.directory)
+        if not runs:
+            raise ConfigurationError(NO_SPOOLS.format(options.directory))
+        (_restore if options.restore else _trim)(options, runs)
     except BrokenPipeError:  # of the output: the work is done
         raise
     except OSError as problem:
@@ -161,10 +164,10 @@ def trim(options: argparse.Namespace) -> int:
     return 0
 
 
-def _trim(options: argparse.Namespace) -> None:
+def _trim(options: argparse.Namespace, runs: list[Path]) -> None:
     num_spools = num_before = num_after = 0
     try:
-        for folder in _runs_in(options.directory):
+        for folder in runs:
             for _, before, after in archive.trim(folder, Keep(options.keep)):
                 num_spools, num_before, num_after = num_spools + 1, num_before + before, num_after + after
     finally:
@@ -174,8 +177,8 @@ def _trim(options: argparse.Namespace) -> None:
             print(f"{plural(num_spools, 'delivered spool')} trimmed from {num_before:,} to {num_after:,} bytes")
 
 
-def _restore(options: argparse.Namespace) -> None:
-    num_spools = sum(1 for folder in _runs_in(options.directory) for _ in archive.restore(folder))
+def _restore(options: argparse.Namespace, runs: list[Path]) -> None:
+    num_spools = sum(1 for folder in runs for _ in archive.restore(folder))
     if options.json:
         print_json({"restored": num_spools})
     else:

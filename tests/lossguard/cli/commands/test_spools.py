@@ -44,6 +44,7 @@ def test_sync_names_the_launch_whose_killed_launcher_has_left_steps(
     sync = ("sync", str(spools / place), "--url", collector.url)
     remedy = f"LOSSGUARD_DIR={spools} lossguard launch --run-id a [the same options] -- COMMAND\n"
     assert remedy in cli.fails(1, *sync)
+    assert remedy in cli.fails(1, "sync", str(spools / ".launch"), *sync[2:]), "without a spool beside it"
     with (launch / LOCK_FILE).open("w") as file:  # as its launcher holds it
         fcntl.flock(file, fcntl.LOCK_EX)
         assert "delivered completely" in cli(*sync)
