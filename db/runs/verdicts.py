@@ -31,7 +31,7 @@ from lossguard.vocabulary.states import (
     RunState,
     RunVerdict,
 )
-from lossguard.vocabulary.wording import duration, plural
+from lossguard.vocabulary.wording import duration
 
 LEVEL_ROWS = 8
 """Rows whose median is the level of the loss."""
@@ -162,9 +162,9 @@ def _ended(run: VerdictInput) -> Verdict:
         return Verdict(RunVerdict.ENDED_OPEN, f"Ended {word}: {_compared(trouble, level)}")
     if left is not None:
         return Verdict(RunVerdict.ENDED_OPEN, f"Ended with an open incident: {_named(left)}")
-    steps = "no step" if run.step is None else plural(run.step + 1, "step")
+    steps = ": no step" if run.step is None else f" at step {run.step:,}"  # some count from 0, others from 1
     loss = "" if level is None else f", loss {_text(level)}"
-    return Verdict(RunVerdict.ENDED, f"{run.state.capitalize()}: {steps}{loss}")
+    return Verdict(RunVerdict.ENDED, f"{run.state.capitalize()}{steps}{loss}")
 
 
 def _running(run: VerdictInput, step: int) -> Verdict:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted, Process, adopting_orphans, end_all, zombies
-from lossguard.launch.hooks import JOURNAL_VARIABLE
+from lossguard.launch.hooks import JOURNAL_VARIABLE, LAUNCHER_VARIABLE
 from lossguard.launch.printing import Printing
 from lossguard.launch.recorder import JOURNAL, Recorder
 from lossguard.run.run import Run
@@ -199,7 +199,8 @@ class Launcher:
 
     def _start(self, what: Restart, mask: Iterable[int]) -> Child:
         journal = self._folder / f"{new_session(self._folder)}{JOURNAL}"
-        environment = {**self._environment, **what.environment, JOURNAL_VARIABLE: str(journal)}
+        ours = {JOURNAL_VARIABLE: str(journal), LAUNCHER_VARIABLE: str(os.getpid())}
+        environment = {**self._environment, **what.environment, **ours}
         printing = self._printing = Printing.begin(journal, self._pattern) if self._reads_text else None
         outputs, relay = ({}, None) if printing is None else (printing.outputs, printing.process)
         try:

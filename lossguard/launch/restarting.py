@@ -29,7 +29,7 @@ from lossguard.spool.history import History
 from lossguard.vocabulary.errors import ConfigurationError, LogOnce
 from lossguard.vocabulary.orders import Ledger, Order, Skip
 from lossguard.vocabulary.states import OrderKind, Refusal, SegmentReason
-from lossguard.vocabulary.wording import plural
+from lossguard.vocabulary.wording import form, plural
 
 LIST_SECONDS = 1.0
 """Pause between two looks into the folder of the checkpoints."""
@@ -232,7 +232,8 @@ class RestartSupervisor(Supervisor):
             return self._restart(self._newest())
         try:
             if moved := self.adapter.discard_after(step - self.adapter.first_step):
-                logger.warning("%s later checkpoints were moved to %s", len(moved), moved[0].parent)
+                later = plural(len(moved), "later checkpoint")
+                logger.warning("%s %s moved to %s", later, form(len(moved), "was", "were"), moved[0].parent)
         except OSError as problem:
             self._log_once.warn(f"checkpoints after step {step} could not be moved aside: {problem}")
         if order.skip_from is not None and order.skip_to is not None:

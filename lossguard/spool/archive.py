@@ -57,6 +57,11 @@ def trim(directory: Path, keep: Keep) -> Iterator[tuple[Path, int, int]]:
             if _is_over(path, file):  # and locked until it is replaced: two trims would delete each other's files
                 before = path.stat().st_size
                 yield path, before, _archive(path, is_compressed or path.name in with_damage)
+    for path in directory.glob("*.spool.gz") if keep is Keep.UNDELIVERED and not is_compressed else ():
+        if path.with_suffix("").name not in with_damage and path.with_suffix("").with_suffix(".control").exists():
+            before = path.stat().st_size
+            path.unlink()
+            yield path, before, 0
 
 
 def restore(directory: Path) -> Iterator[Path]:
@@ -76,7 +81,7 @@ def restore(directory: Path) -> Iterator[Path]:
                 except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
                     logger.warning(f"{archive} is damaged, and its steps are not delivered again: {problem}")
                     continue
-            archive.unlink()
+            archive.unlink(missing_ok=True)
             path.with_suffix(".control").unlink(missing_ok=True)
         yield path
 

@@ -17,7 +17,7 @@ from lossguard.vocabulary.run_search import tags_of
 from lossguard.vocabulary.states import NOT_REPLAYED, Arm
 from lossguard.vocabulary.wording import ago, count, duration, never_restored, number, percent, plural
 
-# The story of a run: "861 steps, 26.4%, 6 incidents, 2 rewinds cost 119 steps and 28 s".
+# The story of a run: "Step 860, 26.4%, 6 incidents, 2 rewinds cost 119 steps and 28 s".
 
 
 def progress_of(run: dict[str, Any]) -> float | None:
@@ -31,8 +31,7 @@ def story(run: Found, goodput: Found, incidents: Sequence[Found], costs: Found) 
     newest, progress = run["newest_step"], progress_of(run)
     if newest is None:
         return "No step has been reported yet."
-    last = newest["step"]
-    parts = [plural(last if last == run["total_steps"] else last + 1, "step")]  # some count from 1
+    parts = [f"Step {newest['step']:,}"]
     parts += [] if progress is None else [percent(progress)]
     is_measured = costs["rewinds"] or all(each["kind"] in NOT_REPLAYED for each in incidents)
     unmeasured = "" if is_measured else " without a rollback, harm not measured"

@@ -6,6 +6,8 @@ library and itself, relatively. Before a tracker is imported it imports next to 
 the command pays for that. It starts no thread and no connection.
 """
 
+import atexit
+import os
 import sys
 
 TYPE_CHECKING = False  # without the import of typing
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 JOURNAL_VARIABLE = "LOSSGUARD_LAUNCH"
 """The environment variable that names the journal, for all processes of the launched command."""
+LAUNCHER_VARIABLE = "LOSSGUARD_LAUNCHER"
+"""That which has the process id of the launcher: the command itself is its child."""
 
 _path = ""
 _journal: "Journal | None" = None
@@ -25,7 +29,23 @@ def install(path: str) -> None:
     from . import imports
 
     _path = path
+    if os.environ.get(LAUNCHER_VARIABLE) == str(os.getppid()):
+        atexit.register(_note_end, os.getpid())
     sys.meta_path.insert(0, imports.HookFinder())
+
+
+def _note_end(pid: int) -> None:
+    """Write down how the command itself ends: a launcher that takes it over from a killed one gets no exit code."""
+    if os.getpid() != pid:  # a fork
+        return
+    uncaught = getattr(sys, "last_type", None)
+    name = "null" if uncaught is None else f'"{uncaught.__name__}"'
+    try:
+        fd = os.open(_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.write(fd, f'{{"ended":{name}}}\n'.encode())
+        os.close(fd)
+    except OSError:  # a full disk, for one: the end counts as unknown
+        return
 
 
 def shared_journal() -> "Journal":

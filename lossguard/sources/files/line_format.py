@@ -180,14 +180,14 @@ def files_in(path: Path, suffixes: Sequence[str]) -> Iterator[Path]:
 
 
 def beginning(path: Path, size: int = SNIFF_BYTES) -> list[bytes]:
-    """The lines among the first `size` bytes; none of a file that is not text."""
+    """The lines among the first `size` bytes, without the NUL bytes that a crash leaves at their ends; none of a file
+    that is not text: it has some within its lines."""
     try:
         data = read_beginning(path, size)
     except OSError:
         return []
-    if b"\0" in data:
-        return []
-    return [line for line in data.replace(b"\r", b"\n").split(b"\n") if line]
+    lines = [line.strip(b"\0") for line in data.replace(b"\r", b"\n").split(b"\n")]
+    return [] if any(b"\0" in line for line in lines) else [line for line in lines if line]
 
 
 def identity_of(path: Path, first_line: bytes) -> str:

@@ -46,19 +46,23 @@ def _run(path: Path, messages: Any) -> SourceRun:
     exit_code: int | None = None
     config: dict[str, Any] = {}
     size = 0
-    for record in _records(path, messages):
-        match record.WhichOneof("record_type"):
-            case "run":
-                run = record.run
-                config |= _items(record.run.config.update)
-            case "config":
-                config |= _items(record.config.update)
-                for item in record.config.remove:
-                    config.pop(_name(item), None)
-            case "exit":
-                exit_code = record.exit.exit_code
-            case "history":
-                size += 1
+    try:
+        for record in _records(path, messages):
+            match record.WhichOneof("record_type"):
+                case "run":
+                    run = record.run
+                    config |= _items(record.run.config.update)
+                case "config":
+                    config |= _items(record.config.update)
+                    for item in record.config.remove:
+                        config.pop(_name(item), None)
+                case "exit":
+                    exit_code = record.exit.exit_code
+                case "history":
+                    size += 1
+    except BadSource:  # its rows end there, too, and say why
+        if run is None:
+            raise
     if run is None:
         raise BadSource(f"{path} does not say which run it is: it is cut off at its beginning")
     return SourceRun(
@@ -123,9 +127,8 @@ def _records(path: Path, messages: Any) -> Iterator[Any]:
         try:
             record.ParseFromString(data)
         except Exception as error:  # DecodeError of protobuf, which only wandb brings
-            raise BadSource(
-                f"{path} has a record that this wandb cannot read ({type(error).__name__}): pip install -U wandb"
-            ) from None
+            why = "it is damaged, or of a newer wandb (pip install -U wandb)"
+            raise BadSource(f"{path} has a record that cannot be read ({type(error).__name__}): {why}") from None
         yield record
 
 

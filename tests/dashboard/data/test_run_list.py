@@ -36,7 +36,7 @@ def read(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def listed(engine: sa.Engine, *metrics: str) -> list[ListedRun]:
     with reading(engine) as session:
-        ended = Verdict(RunVerdict.ENDED, "Finished: 3 steps")
+        ended = Verdict(RunVerdict.ENDED, "Finished at step 2")
         rows = [ListedRun(run, Tally(), ended) for run in queries.runs(session)]
     return run_list.listed(rows, metrics)
 

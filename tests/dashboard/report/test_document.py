@@ -24,7 +24,7 @@ def test_it_describes_the_run_from_the_summary_to_the_configuration(store: sa.En
     seed(store, state=RunState.FINISHED, now=time.time())
     run = read()
     text = run.text
-    assert "gpt-small / stdlib bytes Finished: 800 steps, loss 2.15 run spiky-1 / trainer-1 / " in text
+    assert "gpt-small / stdlib bytes Finished at step 799, loss 2.15 run spiky-1 / trainer-1 / " in text
     assert "Time zone: UTC." in text
     assert "The run finished after 800 of 1,200 steps (6.55 M tokens) in 6 min 11 s. It started on " in text
     assert "the loss was not finite at 1 step of the live line" in text

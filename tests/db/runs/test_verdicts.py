@@ -70,7 +70,7 @@ def changed(run: VerdictInput, **values: Any) -> VerdictInput:
             changed(RUN, is_silent=True, reported_at=12 * HOUR - 420),
             "Not watched: no report for 7.0 min; the process was killed, or cannot reach the collector",
         ),
-        (changed(RUN, state="finished"), "Finished: 1,901 steps, loss 3.05"),
+        (changed(RUN, state="finished"), "Finished at step 1,900, loss 3.05"),
         (changed(LOST, state="finished"), "Ended with an open incident: loss 7.42, expected 3.05"),
         (changed(LOST, state="failed", troubles=[REJECTED]), "Ended diverged: loss 7.42, expected 3.05"),
         (

@@ -138,6 +138,7 @@ def test_kill_9_of_the_launcher_neither_ends_the_command_nor_loses_a_line(launch
     out, _ = first.communicate(timeout=SECONDS)
     assert len(out.splitlines()) > 20
     assert launching.steps() == set(range(len(out.splitlines())))
+    assert (second.returncode, launching.collector.finished) == (0, ["finished"])
 
 
 @pytest.mark.system

@@ -70,6 +70,14 @@ def test_a_resumed_run_knows_after_trimming_what_it_knew_before(tmp_path: Path, 
     assert next(session for session, _ in lossguard.read_spools(directory)) < spools_in(directory)[0].stem
 
 
+def test_a_compressed_spool_can_be_trimmed_further(tmp_path: Path) -> None:
+    directory = delivered(tmp_path)
+    before = History.read(directory)
+    assert [trimmed(directory, each) for each in (Keep.COMPRESSED, Keep.UNDELIVERED, Keep.UNDELIVERED)] == [1, 1, 0]
+    assert list(directory.glob("*.spool*")) == []
+    assert History.read(directory) == before
+
+
 def test_a_compressed_spool_is_read_as_before_and_restored_byte_for_byte(tmp_path: Path) -> None:
     directory = delivered(tmp_path)
     (spool,) = spools_in(directory)

@@ -29,7 +29,7 @@ def listed(
     }  # fmt: skip
     run = Run(**(usual | values))
     summaries = {key: summary(value) for key, value in (metrics or {}).items()}
-    verdict = Verdict(RunVerdict.ENDED, "Finished: 3 steps")
+    verdict = Verdict(RunVerdict.ENDED, "Finished at step 2")
     return ListedRun(run, tally or Tally(), verdict, RunSummary(steps, steps, summaries), flattened(run.config))
 
 

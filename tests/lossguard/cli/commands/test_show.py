@@ -25,7 +25,7 @@ def test_a_run_is_shown_with_its_story_and_what_it_waits_for(
     monkeypatch.setenv("LOSSGUARD_DASHBOARD_URL", "https://lossguard.example/")
     out = cli("show", "asking")
     assert "DIVERGED: loss NaN, expected 2.1. Roll back to 10?" in out
-    assert "101 steps, 25.2%, 1 incident without a rollback, harm not measured" in out
+    assert "Step 100, 25.2%, 1 incident without a rollback, harm not measured" in out
     assert "step 100 of 400 (25.2%), loss NaN" in out
     assert "Waiting for you: intervention 1 (rollback to 10, proposed): lossguard approve asking" in out
     assert "nonfinite" in out
@@ -129,7 +129,7 @@ def test_errors_of_a_command_have_their_exit_codes_and_are_json_where_that_is_as
 
 
 RUN = {"newest_step": {"step": 860}, "total_steps": 3261}
-UNMEASURED = "1 step, 25.0%, 1 incident without a rollback, harm not measured."
+UNMEASURED = "Step 0, 25.0%, 1 incident without a rollback, harm not measured."
 NO_COSTS: dict[str, Any] = {"steps": 0, "seconds": None, "rewinds": []}
 SPIKE, STALL = {"kind": "loss_spike"}, {"kind": "stall"}
 
@@ -137,11 +137,11 @@ SPIKE, STALL = {"kind": "loss_spike"}, {"kind": "stall"}
 @pytest.mark.parametrize(
     ("run", "goodput", "incidents", "sentence"),
     [
-        (RUN, 0.931, [SPIKE] * 6, "861 steps, 26.4%, 6 incidents, 1 rewind cost 119 steps and 12 min, goodput 93.1%."),
-        (RUN | {"total_steps": None}, None, [STALL] * 2, "861 steps, 2 incidents."),
-        (RUN | {"total_steps": None}, None, [], "861 steps, no incident."),
+        (RUN, 0.931, [SPIKE] * 6, "Step 860, 26.4%, 6 incidents, 1 rewind cost 119 steps and 12 min, goodput 93.1%."),
+        (RUN | {"total_steps": None}, None, [STALL] * 2, "Step 860, 2 incidents."),
+        (RUN | {"total_steps": None}, None, [], "Step 860, no incident."),
         ({"newest_step": {"step": 0}, "total_steps": 4}, None, [SPIKE], UNMEASURED),
-        ({"newest_step": {"step": 4}, "total_steps": 4}, None, [], "4 steps, 100.0%, no incident."),  # it counts from 1
+        ({"newest_step": {"step": 4}, "total_steps": 4}, None, [], "Step 4, 100.0%, no incident."),  # it counts from 1
         ({"newest_step": None, "total_steps": 5}, None, [], "No step has been reported yet."),
     ],
 )

@@ -43,6 +43,16 @@ def test_about_how_many_rows_there_are_is_known_before_they_are_read(tmp_path: P
     assert run.size == pytest.approx(5_000, rel=0.1)
 
 
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_nul_bytes_that_a_crash_leaves_cost_their_own_line_alone(tmp_path: Path, place: int) -> None:
+    lines = [b'{"step": %d, "loss": 2.5}' % step for step in range(3)]
+    (tmp_path / "log.jsonl").write_bytes(
+        b"".join(line + b"\n" for line in [*lines[:place], bytes(999), *lines[place:]])
+    )
+    (run,) = runs_in(tmp_path / "log.jsonl")
+    assert [row.step for row in run.rows()] == [0, 1, 2]
+
+
 def test_a_last_line_without_its_end_counts_if_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"n": 0, "loss": 2.5}\n{"n": 1, "loss": 2.4}')

@@ -79,16 +79,23 @@ def test_without_the_package_a_sentence_says_what_to_install(tmp_path: Path, mon
         list(runs_in(tmp_path))
 
 
-def test_a_chunk_that_lies_about_its_length_or_continues_nothing_is_one_sentence(tmp_path: Path) -> None:
+def test_a_chunk_that_lies_about_its_length_or_continues_nothing_ends_the_rows_in_one_sentence(tmp_path: Path) -> None:
     whole = wandb_log()
     for chunk in (
         CHUNK_HEADER.pack(0, BLOCK, FULL) + bytes(BLOCK),  # reaches beyond its block
         CHUNK_HEADER.pack(0, 1, MIDDLE) + b"x",
         CHUNK_HEADER.pack(0, 1, LAST) + b"x",
         CHUNK_HEADER.pack(0, 1, 77) + b"x",
+        CHUNK_HEADER.pack(0, 1, FULL) + b"\xff",
     ):
         (tmp_path / "run-a.wandb").write_bytes(whole + chunk)
-        with pytest.raises(BadSource, match=f"is no log of W&B behind byte {len(whole)}: a record is damaged"):
+        (run,) = runs_in(tmp_path)  # the rows before are there
+        with pytest.raises(
+            BadSource, match=f"behind byte {len(whole)}: a record is damaged|it is damaged, or of a newer"
+        ):
+            list(run.rows())
+        (tmp_path / "run-a.wandb").write_bytes(whole[:7] + chunk)
+        with pytest.raises(BadSource):
             list(runs_in(tmp_path))
 
 
