@@ -72,6 +72,10 @@ def import_file(
     try:
         with path.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
+        if is_parquet and project is not None:
+            raise BadFile(
+                f"{path}: a Parquet file names the project of its run; leave out the project {project!r:.200}"
+            )
         if is_parquet:
             run, count = _import_parquet(session, path, run_id, max_metrics)
         else:

@@ -41,9 +41,9 @@ class AnswerStream(io.RawIOBase):
                 pieces.append(piece)
                 left -= len(piece) if left > 0 else 0
         except (HTTPError, OSError) as error:
-            raise Unreachable(
-                f"the answer of {self._url} broke after {self.num_bytes:,} bytes ({type(error).__name__}): ask again"
-            ) from error
+            broke = f"broke after {self.num_bytes:,} bytes ({type(error).__name__})"
+            again = "ask again, and if it breaks again, look into the collector's log"
+            raise Unreachable(f"the answer of {self._url} {broke}: {again}") from error
         data = b"".join(pieces)
         self.num_bytes += len(data)
         if data:

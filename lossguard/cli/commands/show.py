@@ -176,7 +176,7 @@ def _what_to_do(run: Found, each: Found) -> list[str]:
     return [
         f"the run is held (intervention {each['number']})",
         f"lossguard release {run['id']}: training continues from the current step, as it is",
-        *([f"lossguard rollback {run['id']} --to STEP: one of {newest}"] if can_roll_back else ()),
+        *([f"lossguard rollback {run['id']} --to STEP: the newest are {newest}"] if can_roll_back else ()),
         f"lower the learning rate: stop the trainer, lower the rate in its configuration, {restart}",
         "stop the run: end the trainer, and do not start it again",
     ]

@@ -99,7 +99,7 @@ def _saved(totals: Totals) -> str:
 def number(value: float) -> str:
     """Two significant digits below 100 and at most two decimals; no decimals above."""
     if 0 < abs(value) < LEAST_HOURS:
-        return f"less than {LEAST_HOURS}"
+        return f"less than {LEAST_HOURS}" if value > 0 else "about 0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{round(value, 2) or 0:.2g}"
 
 

@@ -81,6 +81,12 @@ def test_steps_and_their_segments_are_imported_from_csv(
         assert queries.step_counts(session, run=copy) == queries.step_counts(session, run=original)
 
 
+def test_a_project_beside_a_file_that_names_its_own_is_refused(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
+    with pytest.raises(imports.BadFile, match="names the project of its run"), writing(sqlite_engine) as session:
+        imports.import_file(session, path=path, now=NOW, run_id="copy", project="other")
+
+
 def test_an_existing_run_is_never_overwritten(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
     for given_id in (None, "r1"):

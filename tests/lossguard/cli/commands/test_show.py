@@ -46,7 +46,7 @@ def test_a_held_run_offers_what_its_page_offers(collector_client: Client, cli: C
     out = cli("show", "held")
     assert re.search(r"HELD for \d+ s: waits for you", out)
     assert "lossguard release held: training continues from the current step, as it is" in out
-    assert "lossguard rollback held --to STEP: one of 0, 10" in out
+    assert "lossguard rollback held --to STEP: the newest are 0, 10" in out
     assert "lower the learning rate" in out
     assert "stop the run" in out
     assert cli.json("show", "held")["verdict"] == "held"

@@ -44,6 +44,12 @@ def test_a_rate_of_a_few_gpu_hours_is_said_to_be_of_too_little_data() -> None:
     assert "per 1,000" not in wording.sentence(short)
     assert "GPU-hours would have been" not in wording.sentence(short)
     assert "and less than 0.01 GPU-hours" in wording.sentence(short)
+    assert [wording.number(value) for value in (-0.02, -0.009, 0.0, 0.009)] == [
+        "-0.02",
+        "about 0",
+        "0",
+        "less than 0.01",
+    ]
 
 
 def test_hours_that_would_have_been_lost_are_said_to_be_lost() -> None:
