@@ -57,11 +57,15 @@ def trim(directory: Path, keep: Keep) -> Iterator[tuple[Path, int, int]]:
             if _is_over(path, file):  # and locked until it is replaced: two trims would delete each other's files
                 before = path.stat().st_size
                 yield path, before, _archive(path, is_compressed or path.name in with_damage)
-    for path in directory.glob("*.spool.gz") if keep is Keep.UNDELIVERED and not is_compressed else ():
-        if path.with_suffix("").name not in with_damage and path.with_suffix("").with_suffix(".control").exists():
-            before = path.stat().st_size
-            path.unlink()
-            yield path, before, 0
+    if keep is Keep.UNDELIVERED and not is_compressed:
+        for archive in directory.glob("*.spool.gz"):  # what was compressed earlier
+            spool = archive.with_suffix("")
+            is_alone = spool.with_suffix(".control").exists() and not spool.exists()  # nobody makes or restores it
+            if is_alone and spool.name not in with_damage:
+                with suppress(FileNotFoundError):  # another trim has deleted it
+                    before = archive.stat().st_size
+                    archive.unlink()
+                    yield archive, before, 0
 
 
 def restore(directory: Path) -> Iterator[Path]:

@@ -27,7 +27,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """What the page shows of the runs of a sweep."""
+    """The figures, table and note of the runs of a sweep."""
 
     name: str
     """Name of its field in LabResults; of the published runs, none."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 JOURNAL_VARIABLE = "LOSSGUARD_LAUNCH"
 """The environment variable that names the journal, for all processes of the launched command."""
 LAUNCHER_VARIABLE = "LOSSGUARD_LAUNCHER"
-"""That which has the process id of the launcher: the command itself is its child."""
+"""The environment variable with the process id of the launcher, whose child is the command itself."""
 
 _path = ""
 _journal: "Journal | None" = None
